@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import difflib
 import multiprocessing
-from concurrent.futures import ProcessPoolExecutor
 import os
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 
 import numpy as np

@@ -1,0 +1,145 @@
+"""The machinery of pretraining, on small things: laws of Muon, resuming, the data's promises."""
+
+import numpy as np
+import pytest
+import torch
+
+from tutorial_lib.pocket import world
+from tutorial_lib.pocket.pretrain import data
+from tutorial_lib.pocket.pretrain.judge import answers, contrast, identity_views
+from tutorial_lib.pocket.pretrain.loop import train
+from tutorial_lib.pocket.pretrain.muon import Muon, orthogonalise, split_parameters
+from tutorial_lib.pocket.pretrain.vae import build, standardise
+from tutorial_lib.pocket.scene import Person, Scene, Thing, held_out_pairs
+
+
+@pytest.mark.parametrize("shape", [(24, 40), (40, 24), (16, 8, 3, 3)])
+def test_orthogonalised_matrices_have_singular_values_near_one(shape):
+    matrix = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    values = torch.linalg.svdvals(orthogonalise(matrix).flatten(1))
+    assert values.min() > 0.6 and values.max() < 1.3
+
+
+def test_muon_finds_the_least_squares_solution():
+    generator = torch.Generator().manual_seed(1)
+    wanted, x = torch.randn(12, 20, generator=generator), torch.randn(20, 64, generator=generator)
+    weight = torch.nn.Parameter(torch.zeros(12, 20))
+    optimiser = Muon([weight], lr=0.1)
+    for step in range(300):
+        optimiser.param_groups[0]["lr"] = 0.1 * (1 - step / 300)
+        optimiser.zero_grad()
+        ((weight - wanted) @ x).square().mean().backward()
+        optimiser.step()
+    assert (weight - wanted).abs().max() < 0.05
+
+
+def test_split_gives_embeddings_and_vectors_to_adam():
+    module = torch.nn.Sequential(torch.nn.Embedding(30, 16), torch.nn.Linear(16, 12), torch.nn.Conv2d(12, 4, 3))
+    matrices, others = split_parameters(module)
+    assert [p.shape for p in matrices] == [(12, 16)]  # the convolution has 4 rows: too thin
+    assert len(others) == 4
+
+
+def test_training_scenes_depend_on_their_index_alone_and_hold_nothing_out():
+    scenes = data.training_scenes(200)
+    assert scenes[90:110] == data.training_scenes(20, first=90)
+    assert not any(held_out_pairs(s) for s in scenes)
+    assert all(held_out_pairs(s) for s in data.held_out_scenes(50, held_out=True))
+    assert not set(scenes) & set(data.held_out_scenes(200))
+
+
+def test_a_sibling_differs_in_one_thing():
+    rng = np.random.default_rng(3)
+    for scene in data.training_scenes(60):
+        other = data.sibling(scene, rng)
+        changed = [a != b for a, b in zip(scene.things, other.things, strict=True)]
+        swapped = sum(changed) == 2 and {t.colour for t in scene.things} == {t.colour for t in other.things}
+        assert swapped or sum(changed) + (scene.background != other.background) == 1
+
+
+def test_answers_leave_out_what_cannot_be_seen():
+    from tutorial_lib.pocket.judge import QUESTIONS
+
+    mug = Scene("pencil sketch", "table", (Thing("mug", "red"),))
+    person = Scene("photo", "beach", (Person(extras=("hat", "smile")),))
+    said = dict(zip(QUESTIONS, answers(mug), strict=True))
+    assert said["first colour"] == -1 and QUESTIONS["first kind"][said["first kind"]] == "mug"
+    assert QUESTIONS["second kind"][said["second kind"]] == "nothing" and said["skin"] == -1
+    said = dict(zip(QUESTIONS, answers(person), strict=True))
+    assert (said["hat"], said["smile"], said["glasses"], said["first colour"]) == (1, 1, 0, -1)
+
+
+def test_identity_views_show_one_thing_in_two_places():
+    for i in range(12):
+        a, b = (scene.things[0] for scene in identity_views(i))
+        assert (a.kind, a.pattern, a.second_colour, a.variant) == (b.kind, b.pattern, b.second_colour, b.variant)
+        assert (a.x, a.size) != (b.x, b.size)
+    assert not np.array_equal(*(np.asarray(world.draw(s)) for s in identity_views(0)))
+
+
+def test_contrast_is_small_only_for_matching_pairs():
+    rows = torch.nn.functional.normalize(torch.randn(6, 32, generator=torch.Generator().manual_seed(0)), dim=1)
+    assert contrast(rows.repeat_interleave(2, 0)) < 0.01 < 1 < contrast(torch.cat([rows, rows]))
+
+
+def test_standardise_keeps_the_pictures_and_whitens_the_latents():
+    torch.manual_seed(0)
+    vae = build().eval()
+    pictures = world.draw_many(data.held_out_scenes(12), progress=False)
+    x = data.to_tensor(pictures) * 2 - 1
+    with torch.no_grad():
+        before = vae.decode(vae.encode(x).latent_dist.mode()).sample
+        log_variance = (
+            vae.encode(x).latent_dist.logvar - 2 * vae.encode(x).latent_dist.mean.std((0, 2, 3))[:, None, None].log()
+        )
+        standardise(vae, pictures)
+        latents = vae.encode(x).latent_dist
+        after = vae.decode(latents.mode()).sample
+    torch.testing.assert_close(after, before, atol=1e-4, rtol=1e-4)
+    total = latents.mean.var((0, 2, 3)) + latents.var.mean((0, 2, 3))
+    torch.testing.assert_close(latents.mean.mean((0, 2, 3)), torch.zeros(4), atol=1e-4, rtol=0)
+    torch.testing.assert_close(total, torch.ones(4), atol=1e-3, rtol=0)
+    assert (latents.logvar < log_variance + 1e-3).all()  # scaled down with the signal, by at least its spread
+
+
+class _Line:
+    """Fits a matrix; small enough to train in a test."""
+
+    muon_lr, adam_lr = 0.01, 0.01
+
+    def __init__(self):
+        torch.manual_seed(0)
+        self.module = torch.nn.Linear(16, 16)
+
+    def loss(self, step):
+        x = torch.randn(8, 16, generator=torch.Generator().manual_seed(step))
+        return (self.module(x) - x.flip(1)).square().mean(), {}
+
+    def measure(self):
+        return {"norm": self.module.weight.norm().item()}
+
+    def sheet(self):
+        return None
+
+
+def test_a_run_writes_its_files_and_refuses_to_overwrite(tmp_path):
+    task = _Line()
+    train(task, tmp_path / "line", minutes=0.02)
+    assert {f.name for f in (tmp_path / "line").iterdir()} == {"checkpoint.pt", "curve.csv", "held_out.csv"}
+    with pytest.raises(FileExistsError, match="--resume"):
+        train(_Line(), tmp_path / "line", minutes=0.02)
+
+
+def test_a_resumed_run_goes_on_where_it_stood(tmp_path):
+    train(_Line(), tmp_path / "line", minutes=0.01)
+    first = torch.load(tmp_path / "line" / "checkpoint.pt", weights_only=True)
+    train(_Line(), tmp_path / "line", minutes=0.02, resume=True)
+    second = torch.load(tmp_path / "line" / "checkpoint.pt", weights_only=True)
+    assert second["steps"] > first["steps"] and second["spent"] >= 1.2 > first["spent"]
+
+
+def test_a_loss_that_is_not_a_number_stops_the_run(tmp_path):
+    task = _Line()
+    task.loss = lambda step: (task.module.weight.sum() * float("nan"), {})
+    with pytest.raises(FloatingPointError, match="step 0"):
+        train(task, tmp_path / "line", minutes=0.02)

@@ -1,0 +1,105 @@
+"""Generating: the same for the same seeds, whatever stands around; warnings; bad input."""
+
+import warnings
+
+import numpy as np
+import pytest
+import torch
+
+from tutorial_lib import models, sampling
+
+PROMPTS = ["a photo of a red mug on a table", "a watercolor of a cat in the snow", "pixel art of a car at night"]
+
+
+@pytest.fixture(scope="module")
+def pipe():
+    return models.load("pocket", device="cpu")
+
+
+def draw(pipe, prompts, **options):
+    pictures = sampling.generate(pipe, prompts, num_inference_steps=4, progress=False, **options)
+    return np.stack([np.asarray(p) for p in pictures]).astype(int)
+
+
+def test_same_seed_same_picture_and_another_seed_another(pipe):
+    first, again = draw(pipe, PROMPTS, seed=5), draw(pipe, PROMPTS, seed=5)
+    assert first.shape == (3, 64, 64, 3)
+    assert np.array_equal(first, again)
+    assert np.abs(first - draw(pipe, PROMPTS, seed=6)).mean() > 3
+
+
+def test_a_number_stands_for_one_seed_after_the_other(pipe):
+    assert np.array_equal(draw(pipe, PROMPTS, seed=5), draw(pipe, PROMPTS, seed=[5, 6, 7]))
+
+
+@pytest.mark.parametrize(
+    "scheduler", ["DDIMScheduler", "EulerAncestralDiscreteScheduler", "DPMSolverMultistepScheduler"]
+)
+def test_a_picture_depends_on_its_own_seed_alone(pipe, scheduler):
+    """Also with a scheduler that draws noise at every step. The batch's size moves a value by rounding at most."""
+    import diffusers
+
+    own = pipe.scheduler
+    try:
+        pipe.scheduler = getattr(diffusers, scheduler).from_config(own.config)
+        together, alone = draw(pipe, PROMPTS, seed=[3, 9, 4]), draw(pipe, PROMPTS[1], seed=[9])
+    finally:
+        pipe.scheduler = own
+    assert np.abs(together[1] - alone[0]).max() <= 2
+
+
+def test_more_prompts_than_a_batch_come_back_in_order(pipe):
+    many = PROMPTS * 6
+    pictures = draw(pipe, many, seed=[1, 2, 3] * 6)
+    assert len(many) > sampling.BATCH and np.abs(pictures[:3] - pictures[-3:]).max() <= 2
+
+
+def test_given_latents_replace_the_seeds_noise(pipe):
+    latents = sampling.noise(pipe, [8, 9, 10])
+    assert latents.shape == (3, 4, 16, 16)
+    assert np.array_equal(draw(pipe, PROMPTS, seed=0, latents=latents), draw(pipe, PROMPTS, seed=8))
+
+
+def test_a_fresh_controlnet_changes_nothing(pipe):
+    """Its zero convolutions give zeros, so the pictures are those of the pipeline alone."""
+    from diffusers import ControlNetModel
+    from PIL import Image
+
+    control = ControlNetModel.from_unet(pipe.unet, conditioning_embedding_out_channels=(16, 32, 64))
+    edges = [Image.new("RGB", (64, 64), "white")] * 3
+    with_control = draw(pipe, PROMPTS, seed=5, controlnet=control, control_images=edges)
+    assert np.abs(with_control - draw(pipe, PROMPTS, seed=5)).max() <= 1
+
+
+def test_words_never_seen_are_named_in_one_warning(pipe):
+    with pytest.warns(UserWarning, match="never saw these words.*dragon, zebra") as caught:
+        draw(pipe, ["a photo of a zebra, a dragon and a red mug"])
+    assert len([w for w in caught if "never saw" in str(w.message)]) == 1
+
+
+def test_known_words_and_rare_ones_are_silent(pipe):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert sampling.unknown_words(pipe.tokenizer, "A photo of sks cat, with a hat.") == []
+        sampling.warn_of_prompts(pipe.tokenizer, PROMPTS)
+
+
+def test_what_does_not_fit_is_named(pipe):
+    prompt = "a photo of " + "a red mug and " * 10 + "a blue ball"
+    with pytest.warns(UserWarning, match="cut off: '.*a blue ball'"):
+        draw(pipe, [prompt])
+
+
+@pytest.mark.parametrize(
+    ("prompts", "options", "message"),
+    [
+        ([], {}, "expected a prompt"),
+        ([3], {}, "expected a prompt"),
+        (PROMPTS, {"seed": [1, 2]}, "one seed for each of the 3"),
+        (PROMPTS, {"latents": torch.zeros(2, 4, 16, 16)}, "latents for 3 prompts"),
+        (PROMPTS, {"control_images": [None] * 3}, "go together"),
+    ],
+)
+def test_bad_input(pipe, prompts, options, message):
+    with pytest.raises(ValueError, match=message):
+        draw(pipe, prompts, **options)

@@ -1,0 +1,52 @@
+"""Where the pocket model lies, and how its files are read: checked, and with the cure named if damaged."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+POCKET = Path(__file__).parents[2] / "data" / "pocket-sd"
+HASHES = "hashes.json"  # {path inside the model: sha256}, written when the model is made
+CURE = "get the file again (`git checkout -- data/pocket-sd`), or make the model anew (`make pretrain`)"
+
+
+def sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def weight_files(folder: Path) -> list[str]:
+    """Paths of the weight files inside the model's folder."""
+    return sorted(f.relative_to(folder).as_posix() for f in folder.rglob("*.safetensors"))
+
+
+def write_hashes(folder: Path = POCKET) -> None:
+    hashes = {name: sha256(folder / name) for name in weight_files(folder)}
+    (folder / HASHES).write_text(json.dumps(hashes, indent=2) + "\n")
+
+
+def check(folder: Path | None = None) -> None:
+    """Raises if a weight file is missing or is not, byte for byte, the one that the model was made with."""
+    folder = folder or POCKET
+    if not (folder / HASHES).exists():
+        raise FileNotFoundError(f"{folder / HASHES} is missing: {CURE}")
+    for name, expected in json.loads((folder / HASHES).read_text()).items():
+        file = folder / name
+        if not file.exists():
+            raise FileNotFoundError(f"{file} is missing: {CURE}")
+        if sha256(file) != expected:
+            raise ValueError(f"{file} is damaged or changed (sha256 is not {expected[:12]}…): {CURE}")
+
+
+def load_weights(file: Path) -> dict:
+    """The tensors of a safetensors file."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    if not file.exists():
+        raise FileNotFoundError(f"{file} is missing: {CURE}")
+    try:
+        return load_file(file)
+    except SafetensorError as error:
+        raise ValueError(f"{file} is damaged ({error}): {CURE}") from error

@@ -1,0 +1,146 @@
+"""One loop for the four parts of the pocket model: minutes on the clock, checkpoints, curves, sheets.
+
+A task is an object with
+    module            what is trained
+    loss(step)        -> (scalar loss, {name: number}); all randomness keyed by (seed, step)
+    measure()         -> {name: number} on held-out pictures, slow enough to be done rarely
+    sheet()           -> a PIL picture of what the model does now, or None
+    muon_lr, adam_lr  the peak learning rates of the two optimisers
+"""
+
+from __future__ import annotations
+
+import csv
+import time
+from pathlib import Path
+
+import torch
+from diffusers.training_utils import EMAModel
+from tqdm import tqdm
+
+from tutorial_lib.pocket.pretrain.muon import Muon, split_parameters
+
+WARMUP_STEPS = 100
+CHECKPOINT_SECONDS = 120.0
+
+
+def train(task, folder: Path, minutes: float, resume: bool = False) -> None:
+    """Trains `task.module` for so many minutes of computing in all and leaves the averaged weights in it.
+
+    `folder` gets checkpoint.pt (written atomically), curve.csv and sheet pictures. With `resume`, the
+    minutes already spent count: a run that was killed goes on where its last checkpoint stood.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    state = _State(task, folder, 60 * minutes)
+    if resume:
+        state.load()
+    elif state.checkpoint.exists():
+        raise FileExistsError(f"{state.checkpoint} holds an earlier run: add --resume to go on, or delete it")
+    task.module.train()
+    bar = tqdm(total=round(60 * minutes), initial=round(state.spent), unit="s", desc=folder.name)
+    while state.spent < state.budget:
+        begun = time.perf_counter()
+        figures = state.step()
+        state.spent += time.perf_counter() - begun
+        bar.update(round(state.spent) - bar.n)
+        bar.set_postfix({k: f"{v:.4g}" for k, v in figures.items()})
+        state.log(figures)
+        if state.spent - state.saved_at > CHECKPOINT_SECONDS:
+            state.report()
+    bar.close()
+    state.report()
+    state.ema.copy_to(task.module.parameters())
+    task.module.eval()
+
+
+class _State:
+    """The run: optimisers, average, clock and files."""
+
+    def __init__(self, task, folder: Path, budget: float):
+        self.task, self.folder, self.budget = task, folder, budget
+        matrices, others = split_parameters(task.module)
+        self.muon = Muon(matrices, lr=task.muon_lr)
+        self.adam = torch.optim.AdamW(others, lr=task.adam_lr, betas=(0.9, 0.99), weight_decay=0.0)
+        self.ema = EMAModel(task.module.parameters(), decay=0.998, use_ema_warmup=True, power=0.8)
+        self.steps, self.spent, self.saved_at = 0, 0.0, 0.0
+        self.recent: list[dict] = []
+        self.checkpoint = folder / "checkpoint.pt"
+
+    def step(self) -> dict[str, float]:
+        loss, figures = self.task.loss(self.steps)
+        if not torch.isfinite(loss):
+            raise FloatingPointError(f"{self.folder.name}: loss is {loss.item()} at step {self.steps}")
+        loss.backward()
+        others = [p for group in self.adam.param_groups for p in group["params"]]
+        torch.nn.utils.clip_grad_norm_(others, 1.0)
+        for optimiser, peak in ((self.muon, self.task.muon_lr), (self.adam, self.task.adam_lr)):
+            for group in optimiser.param_groups:
+                group["lr"] = peak * self._schedule()
+            optimiser.step()
+        self.task.module.zero_grad(set_to_none=True)
+        self.steps += 1
+        self.ema.step(self.task.module.parameters())
+        return {"loss": loss.item(), **figures}
+
+    def _schedule(self) -> float:
+        """Warm-up, then linearly down to zero at the end of the minutes."""
+        left = max(0.0, 1.0 - self.spent / self.budget)
+        return min(1.0, (self.steps + 1) / WARMUP_STEPS) * min(1.0, 1.15 * left)
+
+    def log(self, figures: dict[str, float]) -> None:
+        self.recent.append(figures)
+        if len(self.recent) == 50:
+            mean = {k: sum(f[k] for f in self.recent) / 50 for k in figures}
+            self._write("curve.csv", {"step": self.steps, "minutes": self.spent / 60, **mean})
+            self.recent = []
+
+    def report(self) -> None:
+        """Checkpoint, held-out figures and a sheet, with the averaged weights in place for the last two."""
+        self.saved_at = self.spent
+        self._save()
+        parameters = list(self.task.module.parameters())
+        self.ema.store(parameters)
+        self.ema.copy_to(parameters)
+        self.task.module.eval()
+        with torch.no_grad():
+            figures = self.task.measure()
+            sheet = self.task.sheet()
+        self.ema.restore(parameters)
+        self.task.module.train()
+        self._write("held_out.csv", {"step": self.steps, "minutes": self.spent / 60, **figures})
+        tqdm.write(f"{self.folder.name} {self.spent / 60:.1f} min, step {self.steps}: {figures}")
+        if sheet is not None:
+            sheet.save(self.folder / f"sheet_{self.steps:06d}.png")
+
+    def _write(self, name: str, row: dict) -> None:
+        file = self.folder / name
+        fresh = not file.exists()
+        with file.open("a", newline="") as stream:
+            writer = csv.DictWriter(stream, row)
+            if fresh:
+                writer.writeheader()
+            writer.writerow({k: round(v, 6) for k, v in row.items()})
+
+    def _save(self) -> None:
+        state = {
+            "module": self.task.module.state_dict(),
+            "ema": self.ema.state_dict(),
+            "muon": self.muon.state_dict(),
+            "adam": self.adam.state_dict(),
+            "steps": self.steps,
+            "spent": self.spent,
+        }
+        partial = self.checkpoint.with_suffix(".partial")
+        torch.save(state, partial)
+        partial.replace(self.checkpoint)
+
+    def load(self) -> None:
+        if not self.checkpoint.exists():
+            return
+        state = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
+        self.task.module.load_state_dict(state["module"])
+        self.ema.load_state_dict(state["ema"])
+        self.muon.load_state_dict(state["muon"])
+        self.adam.load_state_dict(state["adam"])
+        self.steps, self.spent = state["steps"], state["spent"]
+        self.saved_at = self.spent

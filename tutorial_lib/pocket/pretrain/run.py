@@ -1,0 +1,75 @@
+"""The parts of pretraining in order, and what each leaves in the pocket model's folder."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from importlib import import_module
+from pathlib import Path
+
+from tutorial_lib.pocket.files import POCKET, load_weights, write_hashes
+from tutorial_lib.pocket.pretrain import loop
+
+CHECKPOINTS = Path("checkpoints")
+WEIGHTS = {
+    "clip": "clip/model.safetensors",
+    "vae": "vae/diffusion_pytorch_model.safetensors",
+    "judge": "judge/model.safetensors",
+    "unet": "unet/diffusion_pytorch_model.safetensors",
+}
+TASKS = {"clip": "ClipTask", "vae": "VaeTask", "judge": "JudgeTask", "unet": "UNetTask"}
+MINUTES = {"clip": 8, "vae": 28, "judge": 12, "unet": 70}
+SHEETS_KEPT = 4
+PIPELINE = {
+    "_class_name": "StableDiffusionPipeline",
+    "_diffusers_version": "0.42.1",
+    "feature_extractor": [None, None],
+    "image_encoder": [None, None],
+    "requires_safety_checker": False,
+    "safety_checker": [None, None],
+    "scheduler": ["diffusers", "DDIMScheduler"],
+    "text_encoder": ["transformers", "CLIPTextModel"],
+    "tokenizer": ["transformers", "CLIPTokenizer"],
+    "unet": ["diffusers", "UNet2DConditionModel"],
+    "vae": ["diffusers", "AutoencoderKL"],
+}
+
+
+def pretrain(part: str, minutes: float | None = None, resume: bool = False) -> None:
+    """Trains one part, or all in order, and writes its final weights into the pocket model's folder.
+
+    With `resume` a run goes on from its last checkpoint; where there is none, from the shipped weights.
+    """
+    for name in TASKS if part == "all" else [part]:
+        module = import_module(f"tutorial_lib.pocket.pretrain.{name}")
+        task = getattr(module, TASKS[name])(CHECKPOINTS / "cache")
+        if resume and not (CHECKPOINTS / name / "checkpoint.pt").exists():
+            task.module.load_state_dict(load_weights(POCKET / WEIGHTS[name]))
+            print(f"{name}: no checkpoint here, so training goes on from the shipped weights")
+        loop.train(task, CHECKPOINTS / name, minutes or MINUTES[name], resume)
+        module.export(task)
+        _keep_history(CHECKPOINTS / name, POCKET / "training")
+        (POCKET / "model_index.json").write_text(json.dumps(PIPELINE, indent=2) + "\n")
+        write_hashes()
+
+
+def _keep_history(run: Path, history: Path) -> None:
+    """The curves of a run and a few of its sheets, from first to last."""
+    history.mkdir(parents=True, exist_ok=True)
+    shutil.copy(run / "curve.csv", history / f"{run.name}.csv")
+    shutil.copy(run / "held_out.csv", history / f"{run.name}_held_out.csv")
+    for old in history.glob(f"{run.name}_[0-9]*.png"):
+        old.unlink()
+    sheets = sorted(run.glob("sheet_*.png"))
+    for k in sorted({round(i * (len(sheets) - 1) / (SHEETS_KEPT - 1)) for i in range(SHEETS_KEPT)} if sheets else []):
+        shutil.copy(sheets[k], history / f"{run.name}_{sheets[k].stem.removeprefix('sheet_')}.png")
+
+
+def hours(history: Path = POCKET / "training") -> dict[str, float]:
+    """Computing hours that each part took, read from its curve."""
+    last = {}
+    for name in TASKS:
+        with (history / f"{name}.csv").open() as stream:
+            last[name] = float(list(csv.DictReader(stream))[-1]["minutes"]) / 60
+    return last
