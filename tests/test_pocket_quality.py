@@ -1,0 +1,86 @@
+"""The benchmark's own promises: the same balanced list of prompts, floors where they belong, copies found."""
+
+import importlib.util
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tutorial_lib.metrics import HIDDEN
+from tutorial_lib.pocket import world
+from tutorial_lib.pocket.scene import EXTRAS, STYLES, held_out_pairs
+
+FILE = Path(__file__).parent.parent / "benchmarks" / "pocket_quality.py"
+
+
+@pytest.fixture(scope="module")
+def quality():
+    spec = importlib.util.spec_from_file_location("pocket_quality", FILE)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def cases(quality):
+    return quality.make_cases()
+
+
+def test_half_of_the_prompts_hold_pairs_that_training_never_saw(cases):
+    assert len(cases) == 500 and [case.seed for case in cases] == list(range(500))
+    assert Counter(case.split for case in cases) == {"seen": 250, "held-out": 250}
+    assert all(bool(held_out_pairs(case.scene)) == (case.split == "held-out") for case in cases)
+
+
+def test_each_figure_counts_enough_pictures(quality, cases):
+    styles = Counter(case.scene.style for case in cases)
+    assert 230 <= styles["photo"] <= 270 and all(styles[style] >= 60 for style in STYLES)
+    people = [case.scene for case in cases if quality.plan_of(case.scene) == "person"]
+    for extra in EXTRAS:
+        shown = [s for s in people if extra in s.things[0].extras and extra not in HIDDEN.get(s.style, ())]
+        assert len(shown) >= 48
+        assert {scene.style for scene in shown} == set(STYLES) - {s for s in STYLES if extra in HIDDEN.get(s, ())}
+    for split, least in (("seen", 60), ("held-out", 100)):
+        plans = Counter(quality.plan_of(case.scene) for case in cases if case.split == split)
+        assert plans["object"] + plans["worn"] >= least
+        assert plans["two objects"] + plans["person and object"] >= least
+
+
+def test_the_list_and_the_sheet_are_the_same_every_time(quality, cases):
+    assert quality.make_cases() == cases
+    sheet = quality.contact_scenes()
+    assert sheet == quality.contact_scenes()
+    assert len(sheet) == 8 and all(len(row) == 12 for row in sheet.values())
+    prompts = [world.caption(scene) for row in sheet.values() for scene in row]
+    assert len(set(prompts)) == len(prompts)
+
+
+def test_a_held_out_figure_is_measured_by_the_seen_one(quality):
+    def row(split, value, style="photo"):
+        return quality.Row("pictures", "colour", split, style, value, 40, floor=0.92)
+
+    rows = quality.with_held_out_floors([row("seen", 0.99), row("held-out", 0.93), row("held-out", 0.91, "all")])
+    assert [r.floor for r in rows] == [0.92, pytest.approx(0.94), 0.92]
+    assert [r.reached for r in rows] == [True, False, False]
+    lines = list(quality.report(rows))
+    assert "0.930 (40) -0.94" in lines[2] and lines[-1].endswith("Not: 2.")
+
+
+class PixelJudge:
+    def features(self, images):
+        return torch.from_numpy(images[:, ::8, ::8]).flatten(1).float()
+
+
+def test_copies_of_training_pictures_are_found(quality):
+    rng = np.random.default_rng(0)
+    training, fresh = rng.integers(0, 256, (2, 40, 64, 64, 3), dtype=np.uint8)
+    copies = training[[7, 3, 3, 30]].copy()
+    copies[:, :2] ^= 1  # a little noise
+    rows, neighbours = quality.copy_rows(copies, fresh, training, PixelJudge())
+    shares = {row.figure: row.value for row in rows if row.figure.startswith("nearer")}
+    assert shares == {"nearer than fresh (features)": 1.0, "nearer than fresh (pixels)": 1.0}
+    assert list(neighbours["pixels"]) == list(neighbours["features"]) == [7, 3, 3, 30]
+    rows, _ = quality.copy_rows(fresh[:20], fresh[20:], training, PixelJudge())
+    assert all(row.value <= 0.2 for row in rows if row.figure.startswith("nearer"))
