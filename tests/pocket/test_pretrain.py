@@ -125,7 +125,7 @@ class _Line:
 def test_a_run_writes_its_files_and_refuses_to_overwrite(tmp_path):
     task = _Line()
     train(task, tmp_path / "line", minutes=0.02)
-    assert {f.name for f in (tmp_path / "line").iterdir()} == {"checkpoint.pt", "curve.csv", "held_out.csv"}
+    assert {f.name for f in (tmp_path / "line").iterdir()} == {"checkpoint.pt", "curve.csv", "measured.csv"}
     with pytest.raises(FileExistsError, match="--resume"):
         train(_Line(), tmp_path / "line", minutes=0.02)
 

@@ -3,7 +3,7 @@
 A task is an object with
     module            what is trained
     loss(step)        -> (scalar loss, {name: number}); all randomness keyed by (seed, step)
-    measure()         -> {name: number} on held-out pictures, slow enough to be done rarely
+    measure()         -> {name: number}, the same pictures every time, slow enough to be done rarely
     sheet()           -> a PIL picture of what the model does now, or None
     muon_lr, adam_lr  the peak learning rates of the two optimisers
 """
@@ -22,12 +22,13 @@ from tutorial_lib.pocket.pretrain.muon import Muon, split_parameters
 
 WARMUP_STEPS = 100
 CHECKPOINT_SECONDS = 120.0
+CURVE_SECONDS = 15.0
 
 
 def train(task, folder: Path, minutes: float, resume: bool = False) -> None:
     """Trains `task.module` for so many minutes of computing in all and leaves the averaged weights in it.
 
-    `folder` gets checkpoint.pt (written atomically), curve.csv and sheet pictures. With `resume`, the
+    `folder` gets checkpoint.pt (written atomically), curve.csv, measured.csv and sheet pictures. With `resume`, the
     minutes already spent count: a run that was killed goes on where its last checkpoint stood.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -62,7 +63,7 @@ class _State:
         self.muon = Muon(matrices, lr=task.muon_lr)
         self.adam = torch.optim.AdamW(others, lr=task.adam_lr, betas=(0.9, 0.99), weight_decay=0.0)
         self.ema = EMAModel(task.module.parameters(), decay=0.998, use_ema_warmup=True, power=0.8)
-        self.steps, self.spent, self.saved_at = 0, 0.0, 0.0
+        self.steps, self.spent, self.saved_at, self.logged_at = 0, 0.0, 0.0, 0.0
         self.recent: list[dict] = []
         self.checkpoint = folder / "checkpoint.pt"
 
@@ -89,13 +90,19 @@ class _State:
 
     def log(self, figures: dict[str, float]) -> None:
         self.recent.append(figures)
-        if len(self.recent) == 50:
-            mean = {k: sum(f[k] for f in self.recent) / 50 for k in figures}
+        if self.spent - self.logged_at > CURVE_SECONDS:
+            self._write_curve()
+
+    def _write_curve(self) -> None:
+        """The means since the last row."""
+        if self.recent:
+            mean = {k: sum(f[k] for f in self.recent) / len(self.recent) for k in self.recent[0]}
             self._write("curve.csv", {"step": self.steps, "minutes": self.spent / 60, **mean})
-            self.recent = []
+        self.recent, self.logged_at = [], self.spent
 
     def report(self) -> None:
-        """Checkpoint, held-out figures and a sheet, with the averaged weights in place for the last two."""
+        """Checkpoint, figures and a sheet, with the averaged weights in place for the last two."""
+        self._write_curve()
         self.saved_at = self.spent
         self._save()
         parameters = list(self.task.module.parameters())
@@ -107,7 +114,7 @@ class _State:
             sheet = self.task.sheet()
         self.ema.restore(parameters)
         self.task.module.train()
-        self._write("held_out.csv", {"step": self.steps, "minutes": self.spent / 60, **figures})
+        self._write("measured.csv", {"step": self.steps, "minutes": self.spent / 60, **figures})
         tqdm.write(f"{self.folder.name} {self.spent / 60:.1f} min, step {self.steps}: {figures}")
         if sheet is not None:
             sheet.save(self.folder / f"sheet_{self.steps:06d}.png")
@@ -143,4 +150,4 @@ class _State:
         self.muon.load_state_dict(state["muon"])
         self.adam.load_state_dict(state["adam"])
         self.steps, self.spent = state["steps"], state["spent"]
-        self.saved_at = self.spent
+        self.saved_at = self.logged_at = self.spent

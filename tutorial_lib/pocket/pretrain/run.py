@@ -20,7 +20,7 @@ WEIGHTS = {
 }
 TASKS = {"clip": "ClipTask", "vae": "VaeTask", "judge": "JudgeTask", "unet": "UNetTask"}
 MINUTES = {"clip": 8, "vae": 28, "judge": 12, "unet": 70}
-SHEETS_KEPT = 4
+SHEETS_KEPT = 3
 PIPELINE = {
     "_class_name": "StableDiffusionPipeline",
     "_diffusers_version": "0.42.1",
@@ -58,7 +58,7 @@ def _keep_history(run: Path, history: Path) -> None:
     """The curves of a run and a few of its sheets, from first to last."""
     history.mkdir(parents=True, exist_ok=True)
     shutil.copy(run / "curve.csv", history / f"{run.name}.csv")
-    shutil.copy(run / "held_out.csv", history / f"{run.name}_held_out.csv")
+    shutil.copy(run / "measured.csv", history / f"{run.name}_measured.csv")
     for old in history.glob(f"{run.name}_[0-9]*.png"):
         old.unlink()
     sheets = sorted(run.glob("sheet_*.png"))

@@ -47,14 +47,14 @@ def build() -> UNet2DConditionModel:
 
 
 def scheduler() -> DDIMScheduler:
-    """Stable Diffusion's betas."""
+    """Stable Diffusion's betas. "trailing": the first step is at the highest noise level, however few there are."""
     return DDIMScheduler(
         beta_start=0.00085,
         beta_end=0.012,
         beta_schedule="scaled_linear",
         clip_sample=False,
         set_alpha_to_one=False,
-        steps_offset=1,
+        timestep_spacing="trailing",
     )
 
 

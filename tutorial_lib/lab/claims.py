@@ -1,0 +1,41 @@
+"""Claims of the papers, measured: each is recorded in the notebook, and CLAIMS.md is made from the records."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+from tutorial_lib.lab.notes import note
+
+VERDICTS = ("reproduced", "not visible at this scale", "contradicted")
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What a paper claims and what we measured. Shown as a sentence; the record goes into the output's metadata."""
+
+    id: str
+    text: str
+    paper: str
+    measured: str
+    verdict: str
+    seeds: tuple[int, ...]
+    results: str | None = None
+
+    def _repr_mimebundle_(self, include=None, exclude=None):
+        record = asdict(self) | {"seeds": list(self.seeds)}
+        measured = f"Measured: {self.measured} (seeds {', '.join(map(str, self.seeds))})."
+        text = f"{self.text} ({self.paper})\n{measured}\nVerdict: {self.verdict}."
+        return note("Claim.", text), {"course": {"claim": record}}
+
+
+def claim(id, text, paper, measured, verdict, seeds, results=None) -> Claim:
+    """Records one measured claim; the last line of its cell.
+
+    `measured`: the numbers, in words. `verdict`: one of VERDICTS, best computed from the numbers. `seeds`: all that
+    the numbers rest on. `results`: the table in results/ that they come from, where the cell did not measure them.
+    """
+    if verdict not in VERDICTS:
+        raise ValueError(f"claim {id!r}: the verdict is one of {VERDICTS}, not {verdict!r}")
+    if not seeds:
+        raise ValueError(f"claim {id!r}: name the seeds that the numbers rest on")
+    return Claim(id, text, paper, measured, verdict, tuple(int(seed) for seed in seeds), results)
