@@ -99,7 +99,7 @@ by_steps, labels = [], []
 for count in counts:
     start = time.perf_counter()
     by_steps += generate(pipe, [prompt], seed=2, num_inference_steps=count, progress=False)
-    labels.append(f"{count} steps, {time.perf_counter() - start:.1f} s")
+    labels.append(f"steps: {count}, {time.perf_counter() - start:.1f} s")
 plots.grid(
     by_steps,
     labels=labels,
@@ -394,8 +394,8 @@ for place, (part, (column, meaning)) in zip(axes.flat, MEASURED.items(), strict=
 plots.finish(figure, alt="Four curves over the minutes: captions found, PSNR and kinds read rise, the error falls")
 
 # %% sheets text [markdown]
-# A loss says little about pictures. While the UNet trained, it drew the same prompts from the same seeds again and
-# again. Colours and places come first, then things, and details such as glasses last:
+# Such numbers say little about pictures. While the UNet trained, it drew the same prompts from the same noise again and
+# again. Colours and places come first, the shapes of things later:
 
 # %% sheets
 sheets = sorted(TRAINING.glob("unet_*.png"))

@@ -5,6 +5,7 @@ import pytest
 
 # Set before anything imports the hub's client; the notebooks' kernels inherit it.
 os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TUTORIAL_STRICT"] = "1"  # a check that is not passed fails its notebook
 
 
 @pytest.fixture(autouse=True)

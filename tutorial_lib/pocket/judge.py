@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from tutorial_lib.pocket.files import POCKET, load_weights
 from tutorial_lib.pocket.scene import (
+    ANIMALS,
     BACKGROUNDS,
     COLOURS,
     EXTRAS,
@@ -191,7 +192,7 @@ def _reading(row: dict[str, str]) -> Reading:
 
 def _thing(row: dict[str, str], place: str) -> ThingReading:
     kind = row[f"{place} kind"]
-    worn = tuple(w for w in WEARABLES if row[f"{place} {w}"] == "yes")
+    worn = tuple(w for w in WEARABLES if kind in ANIMALS and row[f"{place} {w}"] == "yes")
     return ThingReading(kind, None if kind == "person" else row[f"{place} colour"], worn)
 
 

@@ -6,6 +6,7 @@ is a sibling of the one before it, with one attribute changed: CLIP and the judg
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -76,6 +77,14 @@ def captions(index: int, scene: Scene) -> list[str]:
     """The scene's whole caption and the same with random parts left out."""
     rng = np.random.default_rng((SEED, index, 1))
     return [world.caption(scene)] + [world.caption(scene, rng) for _ in range(CAPTIONS_PER_PICTURE - 1)]
+
+
+def fingerprint() -> str:
+    """Eight digits that change when the world draws or captions otherwise: the name of the cache folder."""
+    scenes = training_scenes(32)
+    digest = hashlib.sha256(world.draw_many(scenes, progress=False).tobytes())
+    digest.update("".join(c for i, s in enumerate(scenes) for c in captions(i, s)).encode())
+    return digest.hexdigest()[:8]
 
 
 def pictures(cache: Path, n: int = TRAINING_SIZE) -> np.ndarray:

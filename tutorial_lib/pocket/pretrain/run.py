@@ -9,7 +9,7 @@ from importlib import import_module
 from pathlib import Path
 
 from tutorial_lib.pocket.files import POCKET, load_weights, write_hashes
-from tutorial_lib.pocket.pretrain import loop
+from tutorial_lib.pocket.pretrain import data, loop
 
 CHECKPOINTS = Path("checkpoints")
 WEIGHTS = {
@@ -43,7 +43,7 @@ def pretrain(part: str, minutes: float | None = None, resume: bool = False) -> N
     """
     for name in TASKS if part == "all" else [part]:
         module = import_module(f"tutorial_lib.pocket.pretrain.{name}")
-        task = getattr(module, TASKS[name])(CHECKPOINTS / "cache")
+        task = getattr(module, TASKS[name])(CHECKPOINTS / "cache" / data.fingerprint())
         if resume and not (CHECKPOINTS / name / "checkpoint.pt").exists():
             task.module.load_state_dict(load_weights(POCKET / WEIGHTS[name]))
             print(f"{name}: no checkpoint here, so training goes on from the shipped weights")

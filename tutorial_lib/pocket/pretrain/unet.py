@@ -9,9 +9,10 @@ import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
 from diffusers.training_utils import compute_snr
+from safetensors.torch import save_file
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from tutorial_lib.pocket.files import POCKET
+from tutorial_lib.pocket.files import POCKET, load_weights, sha256
 from tutorial_lib.pocket.pretrain import data
 from tutorial_lib.pocket.pretrain.sheets import grid
 
@@ -55,6 +56,7 @@ def scheduler() -> DDIMScheduler:
         clip_sample=False,
         set_alpha_to_one=False,
         timestep_spacing="trailing",
+        steps_offset=1,
     )
 
 
@@ -70,15 +72,18 @@ class UNetTask:
         self.tokenizer = CLIPTokenizer.from_pretrained(POCKET / "tokenizer")
         self.text_encoder = CLIPTextModel.from_pretrained(POCKET / "text_encoder").eval().to(data.DEVICE)
         pictures = data.pictures(cache)
-        self.moments = self._encode(pictures)  # (n, 8, 16, 16): mean and log-variance
+        made_with = sha256(POCKET / "vae" / "diffusion_pytorch_model.safetensors")[:8]
+        self.moments = _kept(cache / f"moments_{made_with}.safetensors", lambda: self._encode(pictures))
         texts = [c for i, scene in enumerate(data.training_scenes(len(pictures))) for c in data.captions(i, scene)]
         self.texts, which = np.unique(texts, return_inverse=True)
         self.which = which.reshape(-1, data.CAPTIONS_PER_PICTURE)
-        self.embeddings = self._embed(list(self.texts))  # (unique captions, 40, 192)
+        made_with = sha256(POCKET / "text_encoder" / "model.safetensors")[:8]
+        self.embeddings = _kept(cache / f"embeddings_{made_with}.safetensors", lambda: self._embed(list(self.texts)))
         self.empty = self._embed([""])[0]
 
     @torch.no_grad()
     def _encode(self, pictures: np.ndarray) -> torch.Tensor:
+        """(n, 8, 16, 16): means and log-variances, so that each visit can draw its own sample."""
         parts = []
         for chunk in np.array_split(pictures, max(1, len(pictures) // 256)):
             with data.autocast():
@@ -88,6 +93,7 @@ class UNetTask:
 
     @torch.no_grad()
     def _embed(self, texts: list[str]) -> torch.Tensor:
+        """(n, 40, 192)."""
         parts = []
         for k in range(0, len(texts), 256):
             ids = self.tokenizer(texts[k : k + 256], padding="max_length", truncation=True, return_tensors="pt")
@@ -141,6 +147,15 @@ class UNetTask:
             without, with_prompt = self._predict(torch.cat([latents, latents]), t, context).chunk(2)
             latents = scheduler_.step(without + 4.0 * (with_prompt - without), t, latents).prev_sample
         return grid(self.vae.decode(latents.to(data.DEVICE)).sample.cpu() / 2 + 0.5, columns=6)
+
+
+def _kept(file: Path, make) -> torch.Tensor:
+    """The tensor in the file, made and written once: minutes that a resumed run need not spend again."""
+    if not file.exists():
+        partial = file.with_suffix(".partial")
+        save_file({"values": make()}, partial)
+        partial.replace(file)
+    return load_weights(file)["values"]
 
 
 def export(task: UNetTask) -> None:
