@@ -123,7 +123,7 @@ class _State:
         file = self.folder / name
         fresh = not file.exists()
         with file.open("a", newline="") as stream:
-            writer = csv.DictWriter(stream, row)
+            writer = csv.DictWriter(stream, row, lineterminator="\n")
             if fresh:
                 writer.writeheader()
             writer.writerow({k: round(v, 6) for k, v in row.items()})

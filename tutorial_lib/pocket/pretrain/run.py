@@ -67,9 +67,9 @@ def _keep_history(run: Path, history: Path) -> None:
 
 
 def hours(history: Path = POCKET / "training") -> dict[str, float]:
-    """Computing hours that each part took, read from its curve."""
+    """Computing hours that each part took, read from its record."""
     last = {}
     for name in TASKS:
-        with (history / f"{name}.csv").open() as stream:
+        with (history / f"{name}_measured.csv").open() as stream:
             last[name] = float(list(csv.DictReader(stream))[-1]["minutes"]) / 60
     return last
