@@ -1,8 +1,6 @@
 """The benchmark's own promises: the same balanced list of prompts, floors where they belong, copies found."""
 
-import importlib.util
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,15 +10,12 @@ from tutorial_lib.metrics import HIDDEN
 from tutorial_lib.pocket import world
 from tutorial_lib.pocket.scene import EXTRAS, STYLES, held_out_pairs
 
-FILE = Path(__file__).parent.parent / "benchmarks" / "pocket_quality.py"
-
 
 @pytest.fixture(scope="module")
 def quality():
-    spec = importlib.util.spec_from_file_location("pocket_quality", FILE)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    import pocket_quality
+
+    return pocket_quality
 
 
 @pytest.fixture(scope="module")
