@@ -125,8 +125,8 @@ def errors(browser: webdriver.Chrome) -> list[str]:
 def find_slider_and_picture(browser: webdriver.Chrome, timeout: float = 20) -> tuple[WebElement, WebElement]:
     """The first slider's handle and the first picture of the first cell whose widgets hold both."""
     for cell in filter(_shows_widgets, _cells(browser)):
-        browser.execute_script(SCROLL, cell["index"])
-        output = _cell_element(browser, cell["index"], timeout)
+        if (output := _cell_element(browser, cell["index"], timeout)) is None:
+            continue  # a progress bar that is over leaves a widget that is never drawn
         handles = output.find_elements(By.CSS_SELECTOR, ".widget-slider .noUi-handle")
         pictures = output.find_elements(By.CSS_SELECTOR, "img.widget-image")
         if handles and pictures:
@@ -206,9 +206,13 @@ def _shows_widgets(cell: dict) -> bool:
     return any("application/vnd.jupyter.widget-view+json" in output.get("data", {}) for output in cell["outputs"])
 
 
-def _cell_element(browser: webdriver.Chrome, index: int, timeout: float) -> WebElement:
-    """The page's element of a cell, once its widgets are drawn."""
+def _cell_element(browser: webdriver.Chrome, index: int, timeout: float) -> WebElement | None:
+    """The page's element of a cell, once its widgets are drawn; None if they are not in time."""
     cell = f".jp-Cell[data-windowed-list-index='{index}']"
-    widgets = f"{cell} .jupyter-widgets"
-    _wait(browser, timeout, "a widget was not drawn", lambda: browser.find_elements(By.CSS_SELECTOR, widgets))
-    return browser.find_element(By.CSS_SELECTOR, cell)
+    end = time.monotonic() + timeout
+    while time.monotonic() < end:
+        browser.execute_script(SCROLL, index)  # again and again: pictures that load above push it out of sight
+        time.sleep(0.5)
+        if browser.find_elements(By.CSS_SELECTOR, f"{cell} .jupyter-widgets"):
+            return browser.find_element(By.CSS_SELECTOR, cell)
+    return None
