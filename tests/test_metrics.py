@@ -1,7 +1,7 @@
 """Each metric on a case whose answer is known: by hand, in closed form, or because nothing changed."""
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,33 +10,10 @@ from PIL import Image
 
 from tutorial_lib import metrics
 from tutorial_lib.metrics import Share
+from tutorial_lib.pocket.judge import PersonReading, Reading, ThingReading
 from tutorial_lib.pocket.scene import Person, Scene, Thing
 
 # ------------------------------------------------------------------ stand-ins for the networks
-
-
-@dataclass(frozen=True)
-class PersonReading:
-    skin: str
-    hair_colour: str
-    hair_length: str
-    shirt: str
-    extras: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class ThingReading:
-    kind: str
-    colour: str | None
-    worn: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Reading:
-    style: str
-    background: str
-    things: tuple[ThingReading, ...]
-    person: PersonReading | None = None
 
 
 class TableJudge:

@@ -75,7 +75,7 @@ A figure in bold misses the floor that the course set for itself.
 - The judge trained on the same pairs as the UNet, and misreads some of the held-out pairs itself, also when they are
   drawn by the world (first table: half of its pictures hold such pairs). So the held-out figures are too low by an
   unknown amount.
-- Worn things are often missing: it was trained too briefly for details that few pictures show.
+- Worn things are often missing. Few training pictures show them.
 - Two things at most, side by side; relations such as "on top of" mean nothing to it.
 - People are cartoons in three skin tones and five hair colours. Nobody real can be drawn, and nothing about people
   should be concluded from it.

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tutorial_lib.pocket.scene import RARE_WORDS, caption_words
 
-MAX_LENGTH = 40  # tokens, the two ends included; the longest caption of the world takes 36
+MAX_LENGTH = 40  # tokens, the two ends included: room for every caption of the world
 BOS, EOS = "<|startoftext|>", "<|endoftext|>"
 PROMPT_WORDS = (
     "the image drawing painting style art in next to front behind under over near two small large big very tiny "
