@@ -19,12 +19,14 @@ def generate(
     controlnet=None,
     control_images=None,
     progress: bool = True,
+    **options,
 ) -> list:
     """One PIL picture for each prompt.
 
     seed: a list of seeds, one a prompt, or a number s: picture i then has the seed s + i. A picture's noise
     depends on its own seed alone, not on the pictures around it. latents: (n, c, h, w) starting noise that
     replaces the seeds' own. controlnet, control_images: a diffusers ControlNetModel and one picture a prompt.
+    Further options go to the pipeline as they are (`guess_mode`, `controlnet_conditioning_scale`, `eta`).
     Warns of words that the pocket model never saw and of prompts that are too long. Raises ValueError where
     the numbers of prompts, seeds, latents or control images differ.
     """
@@ -46,6 +48,7 @@ def generate(
             latents=latents[part].to(pipe.device, pipe.unet.dtype),
             generator=_generators(seeds[part]),
             **extra,
+            **options,
         ).images
     return pictures
 
