@@ -60,6 +60,20 @@ def test_given_latents_replace_the_seeds_noise(pipe):
     assert np.array_equal(draw(pipe, PROMPTS, seed=0, latents=latents), draw(pipe, PROMPTS, seed=8))
 
 
+def test_the_noise_of_a_step_is_not_the_starting_noise_again(pipe, monkeypatch):
+    """Nor does it change when the starting noise is given."""
+    from diffusers.schedulers import scheduling_ddim
+
+    added, real = [], scheduling_ddim.randn_tensor
+    monkeypatch.setattr(scheduling_ddim, "randn_tensor", lambda *a, **k: added.append(real(*a, **k)) or added[-1])
+    start = sampling.noise(pipe, [3])
+    draw(pipe, PROMPTS[0], seed=[3], eta=1.0)
+    draw(pipe, PROMPTS[0], seed=[3], eta=1.0, latents=start)
+    first, again = added[0], added[len(added) // 2]
+    assert torch.equal(first, again)
+    assert torch.corrcoef(torch.stack([first.flatten(), start.flatten()]))[0, 1].abs() < 0.2
+
+
 def test_a_fresh_controlnet_changes_nothing(pipe):
     """Its zero convolutions give zeros, so the pictures are those of the pipeline alone."""
     from diffusers import ControlNetModel

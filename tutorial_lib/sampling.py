@@ -35,7 +35,9 @@ def generate(
     _check(prompts, seeds, latents, controlnet, control_images)
     warn_of_prompts(pipe.tokenizer, prompts)
     runner = pipe if controlnet is None else _with_control(pipe, controlnet)
-    latents = noise(pipe, seeds) if latents is None else latents
+    generators = _generators(seeds)
+    drawn = _draw(pipe, generators)  # also when latents are given: a stochastic sampler goes on from here
+    latents = drawn if latents is None else latents
     pictures = []
     for k in range(0, len(prompts), BATCH):
         part = slice(k, k + BATCH)
@@ -46,7 +48,7 @@ def generate(
             num_inference_steps=num_inference_steps,
             guidance_scale=guidance_scale,
             latents=latents[part].to(pipe.device, pipe.unet.dtype),
-            generator=_generators(seeds[part]),
+            generator=generators[part],
             **extra,
             **options,
         ).images
@@ -55,11 +57,15 @@ def generate(
 
 def noise(pipe, seeds):
     """(n, c, h, w) float32 starting noise, each picture's from its own seed, drawn on the CPU."""
+    return _draw(pipe, _generators(seeds))
+
+
+def _draw(pipe, generators):
     import torch
 
     config = pipe.unet.config
     shape = (config.in_channels, config.sample_size, config.sample_size)
-    return torch.stack([torch.randn(shape, generator=g) for g in _generators(seeds)])
+    return torch.stack([torch.randn(shape, generator=g) for g in generators])
 
 
 def _generators(seeds) -> list:
