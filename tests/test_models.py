@@ -82,3 +82,10 @@ def test_an_unknown_profile_names_what_was_meant(profile, near):
 def test_a_hub_profile_without_a_network_says_so():
     with pytest.raises(ConnectionError, match=r'needs the model .* models.load\("pocket"\)'):
         models.load("sd15")
+
+
+def test_no_config_names_the_folder_it_was_made_in():
+    """diffusers writes where a model was loaded from into what it saves."""
+    configs = list(files.POCKET.rglob("*.json"))
+    assert len(configs) > 5
+    assert not [c for c in configs if "_name_or_path" in c.read_text(encoding="utf-8")]

@@ -1,12 +1,16 @@
 """The benchmark's own promises: the same balanced list of prompts, floors where they belong, copies found."""
 
+import csv
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from tutorial_lib import metrics, models
 from tutorial_lib.metrics import HIDDEN
+from tutorial_lib.pocket import judge as pocket_judge
 from tutorial_lib.pocket import world
 from tutorial_lib.pocket.scene import EXTRAS, STYLES, held_out_pairs
 
@@ -79,3 +83,24 @@ def test_copies_of_training_pictures_are_found(quality):
     assert list(neighbours["pixels"]) == list(neighbours["features"]) == [7, 3, 3, 30]
     rows, _ = quality.copy_rows(fresh[:20], fresh[20:], training, PixelJudge())
     assert all(row.value <= 0.2 for row in rows if row.figure.startswith("nearer"))
+
+
+def _recorded(figure, split, style):
+    rows = csv.DictReader((Path(__file__).parents[1] / "results" / "pocket_quality.csv").open())
+    keys = ("pictures", figure, split, style)
+    row = next(r for r in rows if (r["subject"], r["figure"], r["split"], r["style"]) == keys)
+    return float(row["value"]), int(row["count"])
+
+
+def test_rows_of_the_results_come_out_again(quality, cases):
+    """A whole style of one plan is drawn again, and read again; another machine's rounding may flip one answer."""
+    chosen = [
+        case
+        for case in cases
+        if (case.split, case.scene.style) == ("held-out", "pixel art") and quality.plan_of(case.scene) == "worn"
+    ]
+    images = quality.make_pictures(models.load("pocket"), chosen)
+    shares = metrics.prompt_fidelity(images, [case.scene for case in chosen], pocket_judge.load())
+    value, count = _recorded("worn", "held-out", "pixel art")
+    assert shares["worn"].count == count >= 6
+    assert abs(shares["worn"].right - value * count) < 1.5

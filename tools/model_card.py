@@ -49,14 +49,15 @@ subjects apart, a segmentation map, face landmarks. UNet and VAE are stored in h
 {pictures:,} pictures drawn by code (`tutorial_lib/pocket/world.py`), each with {captions} captions: the whole one, and
 others with parts left out at random. Every fourth scene differs from the one before it in one attribute. No photograph,
 no scraped text and no other model was used. Some pairs of (object, colour), (object, background) and (style, object)
-are never drawn for training; the figures below report them apart.
+are never drawn for training (but for the judge's); the figures below report them apart. CLIP and the VAE's encoder saw
+an earlier draw of the same world, with fewer animals and fewer pairs of things.
 
 ## Training
 
 `python -m tutorial_lib pretrain all` makes everything again (seed {seed}): Muon and AdamW, a rate that falls to zero,
-averaged weights. The VAE: squared error, a little absolute error, a little KL. The UNet: noise prediction with
-min-SNR weights (gamma 5), Stable Diffusion's betas, 10 % of the prompts left out. The shipped weights took, in hours of
-computing on {hardware}: {hours}. The curves and sheets of these runs are in `training/`.
+averaged weights. The VAE: squared error, a little absolute error, a little KL; at the end its decoder alone. The UNet:
+noise prediction with min-SNR weights (gamma 5), Stable Diffusion's betas, 10 % of the prompts left out. The shipped
+weights took, in hours of computing on {hardware}: {hours}. The curves and sheets of these runs are in `training/`.
 
 ## Measured quality
 
@@ -72,10 +73,10 @@ A figure in bold misses the floor that the course set for itself.
 
 - It knows the words of its world and nothing else. Other words are accepted, and drawn as something.
 - 64x64 pixels; thin lines and small faces are where the VAE loses most.
-- The judge trained on the same pairs as the UNet, and misreads some of the held-out pairs itself, also when they are
-  drawn by the world (first table: half of its pictures hold such pairs). So the held-out figures are too low by an
-  unknown amount.
-- Worn things are often missing. Few training pictures show them.
+- The judge, unlike the other parts, trained on all pairs: it is the meter. What it misreads of drawn pictures (first
+  table: half of them hold pairs that the others never saw) is in the figures of the made ones too. Short hair under a
+  hat is a few pixels, and its colour is what it misreads most.
+- Pairs that it never saw, things that animals wear and the colours of two things are where it fails most.
 - Two things at most, side by side; relations such as "on top of" mean nothing to it.
 - People are cartoons in three skin tones and five hair colours. Nobody real can be drawn, and nothing about people
   should be concluded from it.

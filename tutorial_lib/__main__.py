@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-PARTS = ("clip", "vae", "judge", "unet", "all")
+PARTS = ("clip", "vae", "judge", "unet", "decoder", "all")
 
 
 def _parser() -> argparse.ArgumentParser:

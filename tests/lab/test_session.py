@@ -24,7 +24,7 @@ def test_start_seeds_everything_and_says_what_the_machine_has(capsys):
     assert (lesson.root / "tutorial_lib").is_dir()
     printed = capsys.readouterr().out
     assert "Lesson 04, model 'sd15', seed 7" in printed and f"torch {torch.__version__.partition('+')[0]}" in printed
-    assert f"{session.cores()} processor cores" in printed
+    assert f"processor cores: {session.cores()}" in printed
 
 
 def test_peak_memory_keeps_what_was_freed():

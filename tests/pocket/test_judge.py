@@ -19,17 +19,17 @@ def judge():
 
 @pytest.fixture(scope="module")
 def drawn():
-    scenes = held_out_scenes(400)
+    scenes = held_out_scenes(250) + held_out_scenes(250, held_out=True)
     return scenes, world.draw_many(scenes, workers=1, progress=False)
 
 
 def test_reads_held_out_pictures(judge, drawn):
-    """Pictures of pairs that it trained on; of other pairs it misreads more (see the model card)."""
+    """Half of them hold pairs that the UNet never saw. Hair is nearly hidden where it is short and under a hat."""
     scenes, pictures = drawn
     shares = metrics.prompt_fidelity(pictures, scenes, judge, absent=True)
     assert {"object", "colour", "background", "style", "smile", "hat", "both objects"} <= set(shares)
-    low = {"both objects": 0.93, "both colours": 0.90, "worn": 0.88}
-    assert {name: s.value for name, s in shares.items() if s.value < low.get(name, 0.96)} == {}
+    low = {"both objects": 0.94, "both colours": 0.94, "worn": 0.94, "hair colour": 0.93}
+    assert {name: s.value for name, s in shares.items() if s.value < low.get(name, 0.97)} == {}
 
 
 def test_segments_and_finds_landmarks(judge, drawn):

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from tutorial_lib.pocket import world
-from tutorial_lib.pocket.pretrain import data
-from tutorial_lib.pocket.pretrain.judge import answers, contrast, identity_views
+from tutorial_lib.pocket.pretrain import data, latents
+from tutorial_lib.pocket.pretrain.judge import answers, contrast, identity_views, unseen_pairs
 from tutorial_lib.pocket.pretrain.loop import train
 from tutorial_lib.pocket.pretrain.muon import Muon, orthogonalise, split_parameters
 from tutorial_lib.pocket.pretrain.vae import build, standardise
@@ -100,6 +100,34 @@ def test_standardise_keeps_the_pictures_and_whitens_the_latents():
     torch.testing.assert_close(latents.mean.mean((0, 2, 3)), torch.zeros(4), atol=1e-4, rtol=0)
     torch.testing.assert_close(total, torch.ones(4), atol=1e-3, rtol=0)
     assert (latents.logvar < log_variance + 1e-3).all()  # scaled down with the signal, by at least its spread
+
+
+def test_the_judge_alone_learns_from_pairs_that_the_others_never_see():
+    scenes = unseen_pairs(40)
+    assert all(held_out_pairs(s) for s in scenes)
+    assert not set(scenes) & set(data.held_out_scenes(200, held_out=True))
+    assert 0 < sum(bool(held_out_pairs(identity_views(4 * i)[0])) for i in range(40)) < 40
+
+
+def test_cached_moments_are_of_the_encoder_alone(tmp_path, monkeypatch):
+    """A decoder trained further keeps the cache; another encoder makes another."""
+    monkeypatch.setattr(data, "pictures", lambda cache: world.draw_many(data.training_scenes(3), progress=False))
+    torch.manual_seed(0)
+    vae = build().eval()
+    first = latents.moments(vae, tmp_path)
+    assert first.shape == (3, 8, 16, 16) and len(list(tmp_path.iterdir())) == 1
+    torch.nn.init.normal_(vae.decoder.conv_in.weight)
+    torch.testing.assert_close(latents.moments(vae, tmp_path), first, rtol=0, atol=0)
+    assert len(list(tmp_path.iterdir())) == 1
+    torch.nn.init.normal_(vae.encoder.conv_in.weight)
+    assert not torch.equal(latents.moments(vae, tmp_path), first) and len(list(tmp_path.iterdir())) == 2
+
+
+def test_samples_of_latents_have_the_moments():
+    moments = torch.cat([torch.full((1, 4, 2, 2), 3.0), torch.full((1, 4, 2, 2), -4.0)], 1).half()
+    noise = torch.randn(4000, 4, 2, 2, generator=torch.Generator().manual_seed(0))
+    drawn = latents.sample(moments.expand(4000, -1, -1, -1), noise)
+    assert abs(drawn.mean() - 3) < 0.01 and abs(drawn.std() - np.exp(-2)) < 0.01
 
 
 class _Line:

@@ -54,7 +54,7 @@ def machine() -> list[str]:
     libraries = ", ".join(f"{name} {version(name).partition('+')[0]}" for name in ("torch", "diffusers"))
     return [
         f"Python {platform.python_version()}, {libraries}",
-        f"{cores()} processor cores, {memory_gb():.0f} GB of memory",
+        f"processor cores: {cores()}, memory: {memory_gb():.0f} GB",
         gpu(),
     ]
 

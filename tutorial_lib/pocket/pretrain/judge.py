@@ -17,9 +17,10 @@ from tutorial_lib.pocket.pretrain import data
 from tutorial_lib.pocket.scene import ANIMALS, EXTRAS, WEARABLES, Person, Scene, sample_scene
 
 UNASKED = -1  # the answer where a question makes no sense; it costs nothing
-PLAIN, MAPPED, IDENTITIES, ALIKE = 30_000, 8_000, 6_000, 4
+PLAIN, UNSEEN, MAPPED, IDENTITIES, ALIKE = 30_000, 10_000, 8_000, 6_000, 4
 TEMPERATURE = 0.1
 FIRST_IDENTITY = 2_000_000
+FIRST_UNSEEN = 3_000_000
 
 
 def answers(scene: Scene) -> list[int]:
@@ -49,10 +50,16 @@ def _said_of(person: Person) -> dict[str, str]:
     return looks | {e: "yes" if e in person.extras else "no" for e in EXTRAS}
 
 
+def unseen_pairs(n: int) -> list[Scene]:
+    """Scenes with a pair that the other parts never see. The judge is a meter: it must read those as well."""
+    return [sample_scene(np.random.default_rng((data.SEED, FIRST_UNSEEN, i)), held_out=True) for i in range(n)]
+
+
 def identity_views(index: int) -> tuple[Scene, Scene]:
     """Two pictures of one decorated thing; each four in a row are of one kind and colour, so hard to tell apart."""
     rng = np.random.default_rng((data.SEED, FIRST_IDENTITY, index // ALIKE))
-    while len((scene := sample_scene(rng)).things) != 1:
+    unseen = bool(rng.random() < 0.25)
+    while len((scene := sample_scene(rng, unseen)).things) != 1:
         continue
     own = np.random.default_rng((data.SEED, FIRST_IDENTITY, index // ALIKE, index % ALIKE))
     thing = world.decorate(scene, own).things[0] if own.random() < 0.85 else scene.things[0]
@@ -93,8 +100,10 @@ class JudgeTask:
     def __init__(self, cache: Path):
         torch.manual_seed(data.SEED)
         self.module = JudgeNetwork().to(data.DEVICE)
+        unseen = unseen_pairs(UNSEEN)
         self.pictures = data.pictures(cache)
-        scenes = data.training_scenes(PLAIN)
+        self.unseen = _kept(cache / "unseen.npy", lambda: world.draw_many(unseen))
+        scenes = data.training_scenes(PLAIN) + unseen
         self.answers = torch.tensor([answers(s) for s in scenes])
         self.maps = _kept(cache / "maps.npy", lambda: np.stack([world.segmentation(s) for s in scenes[:MAPPED]]))
         self.points = torch.tensor(np.stack([_points(s) for s in scenes]))
@@ -104,7 +113,7 @@ class JudgeTask:
         self._hold_out()
 
     def _hold_out(self):
-        scenes = data.held_out_scenes(400)
+        scenes = data.held_out_scenes(250) + data.held_out_scenes(250, held_out=True)
         self.held_out = data.to_tensor(world.draw_many(scenes, progress=False))
         self.held_out_answers = torch.tensor([answers(s) for s in scenes])
         self.held_out_maps = torch.tensor(np.stack([world.segmentation(s) for s in scenes])).long()
@@ -113,11 +122,11 @@ class JudgeTask:
 
     def loss(self, step: int):
         rng = np.random.default_rng((data.SEED, step))
-        plain = np.concatenate([rng.choice(MAPPED, self.mapped), rng.choice(PLAIN, self.plain)])
+        plain = np.concatenate([rng.choice(MAPPED, self.mapped), rng.choice(len(self.answers), self.plain)])
         four = rng.choice(IDENTITIES // ALIKE, self.identities // ALIKE, replace=False)
         identity = (ALIKE * four[:, None] + np.arange(ALIKE)).reshape(-1)  # (identities,)
         view = (2 * identity[:, None] + np.arange(2)).reshape(-1)  # (2 · identities,)
-        pictures = np.concatenate([self.pictures[plain], self.views[view]])
+        pictures = np.concatenate([self._plain(plain), self.views[view]])
         with data.autocast():
             out = self.module(blurred(data.to_tensor(pictures), rng), self.mapped)
         out = {name: value.float().cpu() for name, value in out.items()}  # the losses are small: on the CPU
@@ -129,6 +138,10 @@ class JudgeTask:
         told = contrast(out["embedding"][len(plain) :])
         parts = {"answers": asked, "map": mapped, "points": marked, "identity": told}
         return asked + mapped + 20 * marked + 0.3 * told, {k: v.item() for k, v in parts.items()}
+
+    def _plain(self, picked: np.ndarray) -> np.ndarray:
+        """The pictures of the training set, then those of the pairs that the other parts never see."""
+        return np.stack([self.pictures[k] if k < PLAIN else self.unseen[k - PLAIN] for k in picked])
 
     @staticmethod
     def _answers_loss(logits: torch.Tensor, right: torch.Tensor) -> torch.Tensor:

@@ -12,14 +12,14 @@ from tutorial_lib.pocket.files import POCKET, load_weights, write_hashes
 from tutorial_lib.pocket.pretrain import data, loop
 
 CHECKPOINTS = Path("checkpoints")
-WEIGHTS = {
+WEIGHTS = {  # where a resumed run begins; the decoder always begins from the shipped autoencoder
     "clip": "clip/model.safetensors",
     "vae": "vae/diffusion_pytorch_model.safetensors",
     "judge": "judge/model.safetensors",
     "unet": "unet/diffusion_pytorch_model.safetensors",
 }
-TASKS = {"clip": "ClipTask", "vae": "VaeTask", "judge": "JudgeTask", "unet": "UNetTask"}
-MINUTES = {"clip": 8.6, "vae": 28, "judge": 28, "unet": 50}  # as the shipped model
+TASKS = {"clip": "ClipTask", "vae": "VaeTask", "judge": "JudgeTask", "unet": "UNetTask", "decoder": "DecoderTask"}
+MINUTES = {"clip": 8.6, "vae": 28, "judge": 68, "unet": 140, "decoder": 46}  # as the shipped model
 SHEETS_KEPT = 3
 PIPELINE = {
     "_class_name": "StableDiffusionPipeline",
@@ -44,7 +44,7 @@ def pretrain(part: str, minutes: float | None = None, resume: bool = False) -> N
     for name in TASKS if part == "all" else [part]:
         module = import_module(f"tutorial_lib.pocket.pretrain.{name}")
         task = getattr(module, TASKS[name])(CHECKPOINTS / "cache" / data.fingerprint())
-        if resume and not (CHECKPOINTS / name / "checkpoint.pt").exists():
+        if resume and name in WEIGHTS and not (CHECKPOINTS / name / "checkpoint.pt").exists():
             task.module.load_state_dict(load_weights(POCKET / WEIGHTS[name]))
             print(f"{name}: no checkpoint here, so training goes on from the shipped weights")
         loop.train(task, CHECKPOINTS / name, minutes or MINUTES[name], resume)

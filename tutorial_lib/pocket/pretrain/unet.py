@@ -9,15 +9,15 @@ import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
 from diffusers.training_utils import compute_snr
-from safetensors.torch import save_file
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from tutorial_lib.pocket.files import POCKET, load_weights, sha256
-from tutorial_lib.pocket.pretrain import data
+from tutorial_lib.pocket.files import POCKET, sha256
+from tutorial_lib.pocket.pretrain import data, latents
 from tutorial_lib.pocket.pretrain.sheets import grid
 
 SNR_GAMMA = 5.0
 NO_PROMPT = 0.1
+LATENT = (4, 16, 16)
 SHEET_PROMPTS = (
     "a photo of a red mug on a table",
     "a photo of a blue car in a city",
@@ -71,25 +71,14 @@ class UNetTask:
         self.vae = AutoencoderKL.from_pretrained(POCKET / "vae").float().to(data.DEVICE)
         self.tokenizer = CLIPTokenizer.from_pretrained(POCKET / "tokenizer")
         self.text_encoder = CLIPTextModel.from_pretrained(POCKET / "text_encoder").eval().to(data.DEVICE)
-        pictures = data.pictures(cache)
-        made_with = sha256(POCKET / "vae" / "diffusion_pytorch_model.safetensors")[:8]
-        self.moments = _kept(cache / f"moments_{made_with}.safetensors", lambda: self._encode(pictures))
-        texts = [c for i, scene in enumerate(data.training_scenes(len(pictures))) for c in data.captions(i, scene)]
+        self.moments = latents.moments(self.vae, cache)
+        texts = [c for i, scene in enumerate(data.training_scenes()) for c in data.captions(i, scene)]
         self.texts, which = np.unique(texts, return_inverse=True)
         self.which = which.reshape(-1, data.CAPTIONS_PER_PICTURE)
         made_with = sha256(POCKET / "text_encoder" / "model.safetensors")[:8]
-        self.embeddings = _kept(cache / f"embeddings_{made_with}.safetensors", lambda: self._embed(list(self.texts)))
+        file = cache / f"embeddings_{made_with}.safetensors"
+        self.embeddings = latents.kept(file, lambda: self._embed(list(self.texts)))
         self.empty = self._embed([""])[0]
-
-    @torch.no_grad()
-    def _encode(self, pictures: np.ndarray) -> torch.Tensor:
-        """(n, 8, 16, 16): means and log-variances, so that each visit can draw its own sample."""
-        parts = []
-        for chunk in np.array_split(pictures, max(1, len(pictures) // 256)):
-            with data.autocast():
-                latents = self.vae.encode(data.to_tensor(chunk) * 2 - 1).latent_dist
-            parts.append(torch.cat([latents.mean, latents.logvar], 1).half().cpu())
-        return torch.cat(parts)
 
     @torch.no_grad()
     def _embed(self, texts: list[str]) -> torch.Tensor:
@@ -104,9 +93,8 @@ class UNetTask:
     def loss(self, step: int):
         rng = np.random.default_rng((data.SEED, step))
         picked = rng.integers(len(self.moments), size=self.batch)
-        mean, log_variance = self.moments[picked].float().chunk(2, 1)
-        noise = torch.randn(2, *mean.shape, generator=data.generator(step))
-        x0 = mean + (0.5 * log_variance).exp() * noise[0]
+        noise = torch.randn(2, self.batch, *LATENT, generator=data.generator(step))
+        x0 = latents.sample(self.moments[picked], noise[0])
         t = torch.from_numpy(rng.integers(1000, size=self.batch))
         context = self._context(rng, picked)
         predicted = self._predict(self.scheduler.add_noise(x0, noise[1], t), t, context)
@@ -142,20 +130,11 @@ class UNetTask:
         scheduler_ = scheduler()
         scheduler_.set_timesteps(20)
         context = self._embed(["" for _ in SHEET_PROMPTS] + list(SHEET_PROMPTS)).float()
-        latents = torch.randn(len(SHEET_PROMPTS), 4, 16, 16, generator=torch.Generator().manual_seed(0))
+        z = torch.randn(len(SHEET_PROMPTS), *LATENT, generator=torch.Generator().manual_seed(0))
         for t in scheduler_.timesteps:
-            without, with_prompt = self._predict(torch.cat([latents, latents]), t, context).chunk(2)
-            latents = scheduler_.step(without + 4.0 * (with_prompt - without), t, latents).prev_sample
-        return grid(self.vae.decode(latents.to(data.DEVICE)).sample.cpu() / 2 + 0.5, columns=6)
-
-
-def _kept(file: Path, make) -> torch.Tensor:
-    """The tensor in the file, made and written once: minutes that a resumed run need not spend again."""
-    if not file.exists():
-        partial = file.with_suffix(".partial")
-        save_file({"values": make()}, partial)
-        partial.replace(file)
-    return load_weights(file)["values"]
+            without, with_prompt = self._predict(torch.cat([z, z]), t, context).chunk(2)
+            z = scheduler_.step(without + 4.0 * (with_prompt - without), t, z).prev_sample
+        return grid(self.vae.decode(z.to(data.DEVICE)).sample.cpu() / 2 + 0.5, columns=6)
 
 
 def export(task: UNetTask) -> None:
