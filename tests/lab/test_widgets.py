@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from tutorial_lib.lab import widgets
+from tutorial_lib.lab.plots import Shown, png
 
 
 def _grey_panel():
@@ -53,6 +54,29 @@ def test_a_panel_holds_the_live_widget_and_a_picture_for_pages_without_a_kernel(
     assert data[widgets.VIEW]["model_id"] == panel.widget.model_id
     assert _pixel(base64.b64decode(data["image/png"])) == (30, 30, 30)
     assert data["text/plain"] == metadata["image/png"]["alt"] == "a grey square of level 30"
+
+
+def _squares(levels):
+    return [
+        Shown(png(Image.new("RGB", (6, 4), (level, level, level))), f"a square of level {level}") for level in levels
+    ]
+
+
+def test_browse_shows_the_frame_that_the_slider_stands_at():
+    strip = Shown(png(Image.new("RGB", (9, 2))), "a strip of both squares")
+    panel = widgets.browse(_squares([10, 90, 200]), "step", ["first", "second", "third"], strip, start=1)
+    assert _pixel(panel.picture.value) == (90, 90, 90)
+    panel.controls["frame"].value = 2
+    assert _pixel(panel.picture.value) == (200, 200, 200)
+    assert panel.message.value == "a square of level 200" and panel.controls["frame"].label == "third"
+    assert int(panel.picture.width) == 6
+
+
+def test_browse_shows_the_strip_where_no_kernel_runs():
+    strip = Shown(png(Image.new("RGB", (9, 2))), "a strip of both squares")
+    data, metadata = widgets.browse(_squares([10, 90]), "step", ["a", "b"], strip)._repr_mimebundle_()
+    assert Image.open(io.BytesIO(base64.b64decode(data["image/png"]))).size == (9, 2)
+    assert data["text/plain"] == metadata["image/png"]["alt"] == "a strip of both squares" and widgets.VIEW in data
 
 
 def test_prompt_box_hands_its_controls_to_generate(monkeypatch):

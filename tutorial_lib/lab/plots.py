@@ -22,6 +22,7 @@ STYLE = {"font.size": 10, "axes.spines.top": False, "axes.spines.right": False, 
 MARGIN, GAP = 6, 4  # pixels
 LETTER = 6.3  # width of an average letter of the labels, in pixels
 LINE = 14  # height of a line of the labels, in pixels
+NEARLY_WHITE = 240
 
 
 @dataclass(frozen=True)
@@ -82,13 +83,29 @@ def curves(series: Mapping[str, tuple], x_label: str, y_label: str, *, alt: str,
     return finish(figure, alt)
 
 
+def draw_heatmap(axes, values, x_labels, y_labels, top: float | None = None) -> None:
+    """A table of numbers (rows, columns) from 0 to `top` as colours, light to dark, the numbers written into it."""
+    values = np.asarray(values, dtype=float)
+    top = top or values.max()
+    axes.imshow(values, cmap="Blues", vmin=0, vmax=top, aspect="auto")
+    for (i, j), value in np.ndenumerate(values):
+        colour = "white" if value > 0.6 * top else "black"
+        axes.text(j, i, f"{value:.2f}", ha="center", va="center", color=colour, fontsize=8)
+    axes.set_xticks(range(len(x_labels)), x_labels, rotation=45, ha="right")
+    axes.set_yticks(range(len(y_labels)), y_labels)
+    axes.grid(False)
+
+
 # ------------------------------------------------------------------ grids of pictures
 
 
-def grid(images: Sequence, *, alt: str, labels=(), columns: int = 8, rows=(), heads=(), size: int = 128) -> Shown:
+def grid(
+    images: Sequence, *, alt: str, labels=(), columns: int = 8, rows=(), heads=(), size: int = 128, colours=None
+) -> Shown:
     """Pictures of one size in a grid, row by row, each drawn about `size` pixels wide.
 
-    `labels`: words under each picture. `rows`, `heads`: words before each row and above each column.
+    `labels`: words under each picture. `rows`, `heads`: words before each row and above each column. `colours`: at
+    most so many (256 or fewer) in the whole sheet, which makes the file of many pictures a third as large.
     """
     tiles = [enlarged(image, size) for image in images]
     if not tiles:
@@ -98,7 +115,21 @@ def grid(images: Sequence, *, alt: str, labels=(), columns: int = 8, rows=(), he
     for words, count, what in ((labels, len(tiles), "picture"), (rows, math.ceil(len(tiles) / columns), "row")):
         if words and len(words) != count:
             raise ValueError(f"grid: {len(words)} labels for {count} {what}s")
-    return Shown(png(_Sheet(tiles, min(columns, len(tiles)), labels, rows, heads).draw()), alt)
+    sheet = _Sheet(tiles, min(columns, len(tiles)), labels, rows, heads).draw()
+    return Shown(png(fewer_colours(sheet, colours) if colours else sheet), alt)
+
+
+def fewer_colours(picture, count: int):
+    """The PIL image with a palette of at most `count` colours (256 or fewer) that fits it; white stays white."""
+    from PIL import Image
+
+    fitting = picture.quantize(count, Image.Quantize.MEDIANCUT, kmeans=1)
+    colours = np.reshape(fitting.getpalette(), (-1, 3))
+    brightest = colours.sum(1).argmax()
+    if colours[brightest].min() > NEARLY_WHITE:
+        colours[brightest] = 255
+    fitting.putpalette(colours.ravel().tolist())
+    return fitting
 
 
 def enlarged(image, size: int):
@@ -143,7 +174,7 @@ class _Sheet:
         width = self.left + self.columns * (self.width + GAP) - GAP + MARGIN
         height = self.top + math.ceil(len(self.tiles) / self.columns) * self.step - GAP + MARGIN
         sheet = Image.new("RGB", (width, height), "white")
-        pen, font = ImageDraw.Draw(sheet), _font(11)
+        pen, font = ImageDraw.Draw(sheet), font_of(11)
         for i, tile in enumerate(self.tiles):
             x, y = self.corner(i)
             sheet.paste(tile, (x, y))
@@ -166,7 +197,7 @@ class _Sheet:
             yield (self.corner(i)[0] + self.width / 2, self.top - 3), head, "md"
 
 
-def _font(size: int):
+def font_of(size: int):
     """matplotlib's own DejaVu Sans, which is on every machine and knows signs such as × and σ."""
     import matplotlib
     from PIL import ImageFont

@@ -6,13 +6,13 @@ flicker. What is shown holds the live widget and, beside it, a picture or text f
 
 from __future__ import annotations
 
-import base64
 import html
+import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from tutorial_lib.lab.notes import GOOD, note
-from tutorial_lib.lab.plots import enlarged, png
+from tutorial_lib.lab.plots import Shown, enlarged, png
 from tutorial_lib.sampling import DEFAULT_GUIDANCE, DEFAULT_STEPS, generate
 
 VIEW = "application/vnd.jupyter.widget-view+json"
@@ -26,13 +26,17 @@ class Panel:
     """Controls above a picture that is drawn again whenever one of them changes.
 
     `draw(**values)` returns a PIL image; `describe(**values)` says in words what it shows. An error in `draw`
-    is written below the picture and raised to whoever moved the control.
+    is written below the picture and raised to whoever moved the control. `still`: what pages without a kernel show;
+    default the picture as it stands.
     """
 
-    def __init__(self, controls: Mapping, draw: Callable, describe: Callable, width: int = 320):
+    def __init__(
+        self, controls: Mapping, draw: Callable, describe: Callable, width: int = 320, still: Shown | None = None
+    ):
         import ipywidgets
 
         self.controls, self._draw, self._describe = dict(controls), draw, describe
+        self._still = still
         self.picture = ipywidgets.Image(format="png", width=width)
         self.message = ipywidgets.HTML()
         self.widget = ipywidgets.VBox([*self.controls.values(), self.picture, self.message])
@@ -58,9 +62,34 @@ class Panel:
         self.update()
 
     def _repr_mimebundle_(self, include=None, exclude=None):
-        alt = self._describe(**self.values)
-        still = base64.b64encode(self.picture.value).decode()
-        return {VIEW: _view(self.widget), "image/png": still, "text/plain": alt}, {"image/png": {"alt": alt}}
+        still = self._still or Shown(self.picture.value, self._describe(**self.values))
+        data, metadata = still._repr_mimebundle_()
+        return {VIEW: _view(self.widget), **data}, metadata
+
+
+def browse(frames: Sequence[Shown], name: str, labels: Sequence[str], still: Shown, start: int = 0) -> Panel:
+    """A slider called `name` through pictures that are drawn already; `labels` say where it stands.
+
+    `still` is what pages without a kernel show: best a strip of all the frames.
+    """
+    import ipywidgets
+    from PIL import Image
+
+    pictures = [Image.open(io.BytesIO(frame.png)) for frame in frames]
+    slider = ipywidgets.SelectionSlider(
+        options=[(label, i) for i, label in enumerate(labels)],
+        value=start,
+        description=name,
+        style={"description_width": "80px"},
+        layout=ipywidgets.Layout(width="480px"),
+    )
+    return Panel(
+        {"frame": slider},
+        lambda frame: pictures[frame],
+        lambda frame: frames[frame].alt,
+        max(picture.width for picture in pictures),
+        still,
+    )
 
 
 def prompt_box(
