@@ -7,7 +7,7 @@ import pytest
 pytest.importorskip("selenium", reason="the browser test needs selenium: make setup installs it")
 import jupyter_browser as driver
 
-LESSON = Path(__file__).parents[2] / "notebooks" / "00_start_here.ipynb"
+NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("*.ipynb"))
 WIDGETS = """
 import io
 import ipywidgets
@@ -78,9 +78,10 @@ def test_driver_reports_a_cell_that_fails(folder, lab, browser):
         driver.run_all(browser, timeout=60)
 
 
-def test_lesson_00_runs_and_its_picture_follows_the_slider(folder, lab, browser):
-    shutil.copy(LESSON, folder)
-    driver.open_notebook(browser, lab, LESSON.name)
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda notebook: notebook.stem[:2])
+def test_a_lesson_runs_and_its_first_picture_follows_the_slider(notebook, folder, lab, browser):
+    shutil.copy(notebook, folder)
+    driver.open_notebook(browser, lab, notebook.name)
     driver.run_all(browser, timeout=400)
     slider, picture = driver.find_slider_and_picture(browser)
     before = driver.pixels(browser, picture)
