@@ -365,9 +365,14 @@ print(f"scheduler     {levels:>10,} noise levels, {type(pocket.scheduler).__name
 # - The **judge**: read style, place, things and colours.
 # - The **UNet**: add noise to latents, estimate it.
 #
-# Every two minutes each was measured on the same pictures. Here are these records; `make pretrain` repeats all of it.
-# CLIP must find each picture's caption among 256. PSNR says how near a picture comes back from the VAE: each 10 dB more
-# are a tenth of the squared error.
+# Every two minutes each was measured. Here are these records; `make pretrain` trains all parts anew. CLIP must find
+# each picture's caption among 256. PSNR says how near a picture comes back from the VAE: each 10 dB more are a tenth of
+# the squared error.
+#
+# The curves of the judge (at 28 minutes) and of the UNet (at 50) have a kink. There the training went on with **harder
+# pictures**: more animals that wear things, more pairs of things, and for the judge also things in colours and places
+# that no other part ever sees. From there on they are measured on harder pictures too. The VAE's second half, which
+# unpacks latents, was trained a little longer afterwards, on its own; its record is in the same folder.
 
 # %% training curves
 TRAINING = lesson.root / "data" / "pocket-sd" / "training"

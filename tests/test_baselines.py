@@ -1,6 +1,5 @@
 import pytest
 import torch
-from diffusers import UNet2DConditionModel
 
 from tutorial_lib import baselines, custom_diffusion, models, training
 from tutorial_lib.pocket.subjects import SUBJECTS
@@ -8,20 +7,10 @@ from tutorial_lib.pocket.world import draw
 
 
 @pytest.fixture
-def pipe():
+def pipe(small_unet):
     """The pocket pipeline with a small UNet of random weights."""
     made = models.load("pocket", device="cpu")
-    torch.manual_seed(0)
-    made.unet = UNet2DConditionModel(
-        sample_size=16,
-        block_out_channels=(16, 32),
-        layers_per_block=1,
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-        cross_attention_dim=192,
-        attention_head_dim=2,
-        norm_num_groups=8,
-    ).eval()
+    made.unet = small_unet
     return made
 
 

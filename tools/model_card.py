@@ -50,11 +50,13 @@ subjects apart, a segmentation map, face landmarks. UNet and VAE are stored in h
 others with parts left out at random. Every fourth scene differs from the one before it in one attribute. No photograph,
 no scraped text and no other model was used. Some pairs of (object, colour), (object, background) and (style, object)
 are never drawn for training (but for the judge's); the figures below report them apart. CLIP and the VAE's encoder saw
-an earlier draw of the same world, with fewer animals and fewer pairs of things.
+an earlier draw of the same world, with fewer animals and fewer pairs of things, and so did the judge for its first 28
+minutes and the UNet for its first 50.
 
 ## Training
 
-`python -m tutorial_lib pretrain all` makes everything again (seed {seed}): Muon and AdamW, a rate that falls to zero,
+`python -m tutorial_lib pretrain all` trains everything anew by this recipe (seed {seed}; minutes on a clock, so not to
+these very weights): Muon and AdamW, a rate that falls to zero,
 averaged weights. The VAE: squared error, a little absolute error, a little KL; at the end its decoder alone. The UNet:
 noise prediction with min-SNR weights (gamma 5), Stable Diffusion's betas, 10 % of the prompts left out. The shipped
 weights took, in hours of computing on {hardware}: {hours}. The curves and sheets of these runs are in `training/`.

@@ -110,11 +110,18 @@ def warn_of_prompts(tokenizer, prompts) -> None:
             )
 
 
+def is_pocket(tokenizer) -> bool:
+    """Whether this is the pocket model's tokenizer, and not that of a model from the hub."""
+    from tutorial_lib.pocket.tokenizer import MAX_LENGTH
+
+    return tokenizer.model_max_length == MAX_LENGTH
+
+
 def unknown_words(tokenizer, prompt: str) -> list[str]:
     """The prompt's words that the pocket model never saw; none for another model's tokenizer."""
-    from tutorial_lib.pocket.tokenizer import MAX_LENGTH, RARE_WORDS, known_words
+    from tutorial_lib.pocket.tokenizer import RARE_WORDS, known_words
 
-    if tokenizer.model_max_length != MAX_LENGTH:
+    if not is_pocket(tokenizer):
         return []
     known = known_words() | set(RARE_WORDS) | set(tokenizer.get_added_vocab())
     words = [w.strip(".,;:!?\"'()") for w in prompt.lower().split()]

@@ -7,6 +7,7 @@ from torch.nn import functional as F
 from tutorial_lib import models
 from tutorial_lib.mixing import loss as edit_loss
 from tutorial_lib.mixing.loss import Critic, EditLoss
+from tutorial_lib.pocket.tokenizer import MAX_LENGTH
 
 
 class TwoNumbers:
@@ -63,9 +64,7 @@ def test_the_content_loss_is_relative_to_each_pictures_own_maps(loss):
 def test_the_pocket_critic_is_differentiable_and_its_maps_are_the_judges():
     from types import SimpleNamespace
 
-    pocket = SimpleNamespace(
-        tokenizer=SimpleNamespace(model_max_length=edit_loss.MAX_LENGTH), device=torch.device("cpu")
-    )
+    pocket = SimpleNamespace(tokenizer=SimpleNamespace(model_max_length=MAX_LENGTH), device=torch.device("cpu"))
     critic = edit_loss.load_critic(pocket)
     images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     maps = critic.maps(images)

@@ -1,6 +1,4 @@
 import pytest
-import torch
-from diffusers import UNet2DConditionModel
 
 from tutorial_lib import models, training
 from tutorial_lib.pocket.subjects import SUBJECTS
@@ -13,19 +11,9 @@ def loaded():
 
 
 @pytest.fixture
-def pipe(loaded):
+def pipe(loaded, small_unet):
     """The pocket pipeline with a small UNet of random weights, which a test may train."""
-    torch.manual_seed(0)
-    loaded.unet = UNet2DConditionModel(
-        sample_size=16,
-        block_out_channels=(16, 32),
-        layers_per_block=1,
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-        cross_attention_dim=192,
-        attention_head_dim=2,
-        norm_num_groups=8,
-    ).eval()
+    loaded.unet = small_unet
     loaded.scheduler.register_to_config(prediction_type="epsilon")
     return loaded
 

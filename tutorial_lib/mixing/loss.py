@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional as F
 
-from tutorial_lib.pocket.tokenizer import MAX_LENGTH
+from tutorial_lib.sampling import is_pocket
 
 HUB_CLIP = "openai/clip-vit-base-patch32"  # the paper's
 HUB_FEATURES = "facebook/dinov2-small"  # in the place of the paper's VGG16, which only torchvision ships
@@ -85,13 +85,9 @@ def _size(x):
 # ------------------------------------------------------------------ the networks
 
 
-def is_pocket(pipe) -> bool:
-    return pipe.tokenizer.model_max_length == MAX_LENGTH
-
-
 def load_critic(pipe) -> Critic:
     """The critic of the pipeline's profile. ConnectionError if a network from the hub cannot be had."""
-    return _pocket_critic(pipe.device) if is_pocket(pipe) else _hub_critic(pipe.device)
+    return _pocket_critic(pipe.device) if is_pocket(pipe.tokenizer) else _hub_critic(pipe.device)
 
 
 def _pocket_critic(device) -> Critic:

@@ -9,7 +9,7 @@ import torch
 
 from tutorial_lib import ddim, sampling
 from tutorial_lib.mixing.chain import initial_weights, sample
-from tutorial_lib.mixing.loss import EditLoss, is_pocket, load_critic
+from tutorial_lib.mixing.loss import EditLoss, load_critic
 from tutorial_lib.mixing.recipe import Recipe
 
 
@@ -133,7 +133,7 @@ def _settings(pipe, settings: Settings | None, changes: dict) -> Settings:
     known = [f.name for f in fields(Settings)]
     if unknown := [name for name in changes if name not in known]:
         raise TypeError(f"optimize: unknown setting {unknown[0]!r}; there are {', '.join(known)}")
-    made = replace(settings or (POCKET if is_pocket(pipe) else PAPER), **changes)
+    made = replace(settings or (POCKET if sampling.is_pocket(pipe.tokenizer) else PAPER), **changes)
     if made.num_inference_steps < 1 or made.iterations < 0 or not 0 <= made.neutral_share <= 1:
         raise ValueError(f"expected at least one step, no negative iterations, neutral_share in 0..1, got {made}")
     return made
