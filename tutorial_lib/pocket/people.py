@@ -40,6 +40,8 @@ def draw_person(canvas: Canvas, person: Person, label: int) -> None:
     if "glasses" in person.extras:
         glasses(pen, -EYE_X, EYE_X, EYE_Y - 0.005, 0.1, rim=0.028)
     if "hat" in person.extras:
+        if person.hair_length == "short":
+            _sideburns(pen, hair)
         shirt = RGB[person.shirt]
         hat(pen, 0, -0.72, 0.8, shirt, dark(shirt, 0.55) if max(shirt) > 75 else light(shirt, 0.4))
 
@@ -74,6 +76,13 @@ def _locks(pen: Canvas, hair) -> None:
     for side in (-1, 1):
         lock = [(0.2, -0.72), (0.32, -0.6), (0.36, -0.35), (0.41, -0.1), (0.4, 0.1), (0.24, 0.1), (0.25, -0.3)]
         pen.shape(curve(*((side * x, y) for x, y in lock)), hair if side < 0 else dark(hair, 0.1))
+
+
+def _sideburns(pen: Canvas, hair) -> None:
+    """What shows of short hair under a hat: without it nobody could tell its colour."""
+    for side in (-1, 1):
+        lock = [(0.19, -0.74), (0.295, -0.74), (0.3, -0.57), (0.27, -0.475), (0.23, -0.495), (0.222, -0.61)]
+        pen.shape(curve(*((side * x, y) for x, y in lock)), hair)
 
 
 def _head(pen: Canvas, skin, ears: bool) -> None:
