@@ -21,24 +21,24 @@ def load(profile: str = "pocket", device=None, dtype=None):
     """
     import torch
 
-    source, revision = _source(profile)
+    place, revision = source(profile)
     device = torch.device(device or best_device())
     dtype = dtype or _default_dtype(profile, device)
     try:
-        pipe = _read(source, revision)
+        pipe = _read(place, revision)
     except OSError as error:
-        if Path(source).is_dir():
+        if Path(place).is_dir():
             raise
         raise ConnectionError(
-            f"profile {profile!r} needs the model {source} from its hub, and it could not be fetched ({error}). "
+            f"profile {profile!r} needs the model {place} from its hub, and it could not be fetched ({error}). "
             'Check the connection and the name, or stay offline with models.load("pocket").'
         ) from error
-    with _quiet():
+    with quiet():
         return pipe.to(device, dtype)
 
 
 def _read(source: str, revision: str | None):
-    with _quiet():
+    with quiet():
         from diffusers import StableDiffusionPipeline
 
         options = {"revision": revision} if revision else {}
@@ -52,7 +52,7 @@ def _read(source: str, revision: str | None):
 
 
 @contextmanager
-def _quiet():
+def quiet():
     """Without bars for files that load in a moment, and without notices that need no action here."""
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging
@@ -78,7 +78,7 @@ def load_clip(profile: str = "pocket", device=None):
     if profile != "pocket":
         raise ValueError(f'only the profile "pocket" brings a CLIP of its own, got {profile!r}')
     files.check()
-    with _quiet():
+    with quiet():
         from tutorial_lib.pocket import clip
 
         return clip.load(device=device)
@@ -93,7 +93,7 @@ def best_device() -> str:
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
-def _source(profile: str) -> tuple[str, str | None]:
+def source(profile: str) -> tuple[str, str | None]:
     """Where a profile's files are, and the revision that is pinned."""
     if profile == "pocket":
         files.check()
