@@ -102,8 +102,6 @@ def test_fine_tuning_learns_the_picture_and_leaves_the_given_model_alone(edits, 
 
 def test_a_row_of_the_results_comes_out_the_same(edits):
     file = edits.ROOT / "results" / "mixing_edits.csv"
-    if not file.exists():
-        pytest.skip("results/mixing_edits.csv is not made yet")
     model = edits.model_hash()
     expected = next(r for r in edits.Table(file, model).rows if (r.method, r.edit) == ("switch at 0.6", "glasses"))
     pipe, judge = models.load("pocket", device="cpu"), pocket_judge.load()
