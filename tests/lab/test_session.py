@@ -15,7 +15,8 @@ def own_environment(monkeypatch):
         monkeypatch.setenv(name, "warning")
 
 
-def test_start_seeds_everything_and_says_what_the_machine_has(capsys):
+def test_start_seeds_everything_and_says_what_the_machine_has(capsys, monkeypatch):
+    monkeypatch.setattr("tutorial_lib.profiles.obstacle", lambda profile: None)  # as on a machine with a GPU
     lesson = session.start("04", profile="sd15", seed=7)
     first = (np.random.rand(), torch.rand(1).item())
     session.start("04", profile="sd15", seed=7)
@@ -25,6 +26,14 @@ def test_start_seeds_everything_and_says_what_the_machine_has(capsys):
     printed = capsys.readouterr().out
     assert "Lesson 04, model 'sd15', seed 7" in printed and f"torch {torch.__version__.partition('+')[0]}" in printed
     assert f"processor cores: {session.cores()}" in printed
+
+
+def test_without_a_gpu_the_lesson_stays_on_the_pocket_model_and_says_so(capsys, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    assert session.start("04", profile="sd15").profile == "pocket"
+    printed = capsys.readouterr().out
+    assert "needs a GPU" in printed and "staying on the pocket model" in printed and "model 'pocket'" in printed
 
 
 def test_peak_memory_keeps_what_was_freed():

@@ -28,11 +28,16 @@ class Lesson:
 def start(lesson: str, profile: str = "pocket", seed: int = 0) -> Lesson:
     """Seeds Python, NumPy and torch, and prints what this machine can do.
 
-    `profile` is the model for the whole lesson: "pocket", "sd15", a hub id or a folder.
+    `profile` is the model for the whole lesson: "pocket", "sd15", a hub id or a folder. Where one cannot be used (no
+    GPU, no network) a sentence says so, and the lesson stays on the pocket model: the profile of the returned lesson.
     """
     _quieten_libraries()
     import numpy as np
     import torch
+
+    from tutorial_lib import profiles
+
+    profile = profiles.usable(profile)
 
     random.seed(seed)
     np.random.seed(seed)
