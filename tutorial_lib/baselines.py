@@ -64,12 +64,15 @@ def lora(
 
 def _check_targets(unet, targets: Sequence[str]) -> None:
     """ValueError for a name that no layer ends in; peft would notice too, with the UNet half adapted."""
-    layers = [name for name, module in unet.named_modules() if isinstance(module, torch.nn.Linear)]
+    kinds = (torch.nn.Linear, torch.nn.Conv2d)
+    layers = [name for name, module in unet.named_modules() if isinstance(module, kinds)]
     for target in targets:
         if not any(name == target or name.endswith(f".{target}") for name in layers):
             ends = sorted({part for name in layers for part in (name.split(".")[-1], ".".join(name.split(".")[-2:]))})
             near = ", ".join(difflib.get_close_matches(target, ends, 3)) or ", ".join(ATTENTION)
-            raise ValueError(f"no linear layer of the UNet is named {target!r}: expected names such as {near}")
+            raise ValueError(
+                f"no linear layer or convolution of the UNet is named {target!r}: expected names such as {near}"
+            )
 
 
 def save_lora(pipe, folder: str | Path) -> None:
