@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import copy
 import csv
-import hashlib
 import statistics
 import sys
 from collections.abc import Callable, Iterator
@@ -21,14 +20,13 @@ from pathlib import Path
 
 import torch
 
-from tutorial_lib import ddim, mixing, models, sampling
+from tutorial_lib import ddim, mixing, models, results, sampling
 from tutorial_lib.mixing.loss import load_critic
 from tutorial_lib.pocket import judge as pocket_judge
 from tutorial_lib.pocket.scene import EXTRAS
 from tutorial_lib.pocket.world import CLASSES
 
 ROOT = Path(__file__).resolve().parent.parent
-SHIPPED = ROOT / "data" / "pocket-sd"
 PICTURES = 20
 STEPS = 16
 TOGETHER = 7  # pictures in one batch
@@ -170,14 +168,6 @@ class Table:
 def _parsed(row: dict[str, str]) -> Row:
     truths = {name: row[name] == "True" for name in ("target", "kept")}
     return Row(**(row | truths | {name: int(row[name]) for name in ("seed", "steps")}))
-
-
-def model_hash() -> str:
-    """The first 12 hex digits of a SHA-256 over the model's weight files, in the order of their names."""
-    digest = hashlib.sha256()
-    for file in sorted(SHIPPED.rglob("*.safetensors")):
-        digest.update(file.read_bytes())
-    return digest.hexdigest()[:12]
 
 
 # ------------------------------------------------------------------ the methods
@@ -380,7 +370,7 @@ def main() -> None:
     if "transferred" in options.methods and "optimised" not in options.methods:
         parser.error("transferred weights are those that were optimised: name both methods")
 
-    table = Table(options.out, model_hash())
+    table = Table(options.out, results.model_hash())
     pipe, judge = models.load("pocket", device="cpu"), pocket_judge.load()
     seeds = plain_seeds(pipe, judge, options.pictures + 1)
     command = " ".join(["python benchmarks/mixing_edits.py", *sys.argv[1:]])

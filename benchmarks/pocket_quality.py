@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import hashlib
 import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
@@ -22,7 +21,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from tqdm.auto import tqdm
 
-from tutorial_lib import metrics, models, sampling
+from tutorial_lib import metrics, models, results, sampling
 from tutorial_lib.metrics import PERSON_ATTRIBUTES, Share
 from tutorial_lib.pocket import judge as pocket_judge
 from tutorial_lib.pocket import world
@@ -371,14 +370,6 @@ def _cell(row: Row | None) -> str:
     return f"{f'{row.value:.3f} ({row.count}) {floor}':22}"
 
 
-def model_hash(folder: Path) -> str:
-    """The first 12 hex digits of a SHA-256 over the folder's weight files, in the order of their names."""
-    digest = hashlib.sha256()
-    for file in sorted(folder.rglob("*.safetensors")):
-        digest.update(file.read_bytes())
-    return digest.hexdigest()[:12]
-
-
 def write_csv(file: Path, rows: Iterable[dict]) -> None:
     rows = list(rows)
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -442,7 +433,7 @@ def main() -> None:
     write_csv(out / "results" / "contact_sheet.csv", prompts)
 
     rows = measure(pipe, judge, options.prompts, out)
-    digest = model_hash(options.model)
+    digest = results.model_hash(options.model)
     write_csv(out / "results" / "pocket_quality.csv", (_record(row, digest) for row in rows))
     print(*report(rows), sep="\n")
 

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from tutorial_lib import models, sampling
+from tutorial_lib import models, results, sampling
 from tutorial_lib.pocket import judge as pocket_judge
 from tutorial_lib.pocket.judge import PersonReading, Reading, ThingReading
 
@@ -102,7 +102,7 @@ def test_fine_tuning_learns_the_picture_and_leaves_the_given_model_alone(edits, 
 
 def test_a_row_of_the_results_comes_out_the_same(edits):
     file = edits.ROOT / "results" / "mixing_edits.csv"
-    model = edits.model_hash()
+    model = results.model_hash()
     expected = next(r for r in edits.Table(file, model).rows if (r.method, r.edit) == ("switch at 0.6", "glasses"))
     pipe, judge = models.load("pocket", device="cpu"), pocket_judge.load()
     latents = sampling.noise(pipe, [expected.seed])

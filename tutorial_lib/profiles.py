@@ -43,9 +43,10 @@ class Profile:
     sampling_steps: int
 
 
-# Rates and steps are those at which lessons 04 to 06 teach the pocket model a subject; benchmarks/subject_driven.py
-# and benchmarks/custom_diffusion.py try others. They are ten to a hundred times those of Stable Diffusion, for runs of
-# a tenth of the length. The prior holds what a laptop draws in under a minute.
+# Starting points from short trials on single subjects. They are not tuned: benchmarks/subject_driven.py and
+# benchmarks/custom_diffusion.py are to do that. With pictures of the class beside them some subjects need twice the
+# steps. The rates are ten to a hundred times those of Stable Diffusion, for runs of a tenth of the length. The prior
+# holds what a laptop draws in under a minute.
 POCKET = Profile(
     name="pocket",
     recipes={

@@ -73,5 +73,6 @@ def fingerprint(master: Path) -> str:
     """A hash of what a verdict rests on: the master, its checks, the grader. Another one means: grade again."""
     folder, text = Path(checks.__file__).parent, master.read_text(encoding="utf-8")
     named = sorted(set(re.findall(r"from tutorial_lib\.lab\.checks import (\w+)", text)))
-    files = [folder / f"{name}.py" for name in ["__init__", *named]] + sorted(Path(__file__).parent.glob("*.py"))
+    modules = ["__init__", "answers", *named]
+    files = [folder / f"{name}.py" for name in modules] + sorted(Path(__file__).parent.glob("*.py"))
     return hashlib.sha256(b"".join(file.read_bytes() for file in [master, *files])).hexdigest()

@@ -7,6 +7,7 @@ import math
 import torch
 
 from tutorial_lib.lab.checks import Mistake, check
+from tutorial_lib.lab.checks.answers import randn, tensor, unchanged
 
 T = 1000  # timesteps that the model was trained with
 
@@ -14,24 +15,6 @@ T = 1000  # timesteps that the model was trained with
 def _alphas() -> torch.Tensor:
     """ᾱ of Stable Diffusion, (1000,)."""
     return torch.cumprod(1 - torch.linspace(0.00085**0.5, 0.012**0.5, T) ** 2, 0)
-
-
-def _randn(*shape: int, seed: int = 0) -> torch.Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-
-
-def _tensor(given, shape: tuple[int, ...], shapes: dict[tuple[int, ...], str] | None = None) -> torch.Tensor:
-    """The answer as a tensor of this shape; Mistake where it is none. `shapes`: what to say of known wrong ones."""
-    if given is None:
-        raise Mistake("Your function returned nothing. Its last line should be `return ...`.")
-    try:
-        given = torch.as_tensor(given)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise Mistake(f"Expected a tensor of shape {shape}, got {type(given).__name__}.") from error
-    if tuple(given.shape) != shape:
-        why = (shapes or {}).get(tuple(given.shape), "")
-        raise Mistake(f"Expected a tensor of shape {shape}, got {tuple(given.shape)}. {why}".strip())
-    return given.detach().float()
 
 
 def _compare(given: torch.Tensor, right: torch.Tensor, known: dict[str, torch.Tensor]) -> None:
@@ -45,24 +28,16 @@ def _compare(given: torch.Tensor, right: torch.Tensor, known: dict[str, torch.Te
     raise Mistake(f"The shape is right, the numbers are not: they differ by up to {difference:.3g}.")
 
 
-def _unchanged(before: torch.Tensor, after: torch.Tensor, name: str) -> None:
-    if not torch.equal(before, after):
-        raise Mistake(
-            f"Your function changed its input {name} in place (as {name} *= ... does). Whoever called it still needs "
-            f"{name}: write {name} * ... and keep the result under a new name."
-        )
-
-
 # ------------------------------------------------------------------ add_noise
 
 
 @check
 def add_noise(answer):
     """Both shares are square roots, so their squares add up to 1 and the result keeps the size that the UNet knows."""
-    x0, eps, alpha = _randn(2, 4, 3, 5), _randn(2, 4, 3, 5, seed=1), torch.tensor(0.7)
+    x0, eps, alpha = randn(2, 4, 3, 5), randn(2, 4, 3, 5, seed=1), torch.tensor(0.7)
     before = x0.clone()
-    given = _tensor(answer(x0, eps, alpha), (2, 4, 3, 5))
-    _unchanged(before, x0, "x0")
+    given = tensor(answer(x0, eps, alpha), (2, 4, 3, 5))
+    unchanged(before, x0, "x0")
     a, b = alpha.sqrt(), (1 - alpha).sqrt()
     _compare(
         given,
@@ -155,8 +130,8 @@ class _Model:
 def epsilon_loss(answer):
     """The model sees noisy points and their timesteps, and is asked for the noise that you mixed in."""
     alphas, model = _alphas(), _Model()
-    x0, eps, t = _randn(5, 2, seed=2), _randn(5, 2, seed=3), torch.tensor([10, 200, 500, 800, 990])
-    given = _tensor(answer(model, x0, t, eps, alphas), (), {(5, 2): "Average the squares: .mean()."})
+    x0, eps, t = randn(5, 2, seed=2), randn(5, 2, seed=3), torch.tensor([10, 200, 500, 800, 990])
+    given = tensor(answer(model, x0, t, eps, alphas), (), {(5, 2): "Average the squares: .mean()."})
     alpha = alphas[t][:, None]
     x_t = alpha.sqrt() * x0 + (1 - alpha).sqrt() * eps
     if not hasattr(model, "x"):
@@ -277,11 +252,11 @@ def _epsilon_loss_no_axis(model, x0, t, eps, alphas_cumprod):
 @check
 def ddim_step(answer):
     """The estimate of the picture first, then as much of the same noise again as belongs to the next timestep."""
-    x, eps = _randn(2, 4, 3, 5, seed=4), _randn(2, 4, 3, 5, seed=5)
+    x, eps = randn(2, 4, 3, 5, seed=4), randn(2, 4, 3, 5, seed=5)
     a, b = torch.tensor(0.3), torch.tensor(0.55)
     before = x.clone()
-    given = _tensor(answer(x, eps, a, b), (2, 4, 3, 5))
-    _unchanged(before, x, "x")
+    given = tensor(answer(x, eps, a, b), (2, 4, 3, 5))
+    unchanged(before, x, "x")
     x0 = (x - (1 - a).sqrt() * eps) / a.sqrt()
     _compare(given, b.sqrt() * x0 + (1 - b).sqrt() * eps, _ddim_mistakes(x, eps, a, b, x0))
 
@@ -378,12 +353,12 @@ def _ddim_new_noise(x, eps, alpha, alpha_prev):
 @check
 def slerp(answer):
     """It follows the arc: halfway between two noises it is as long as they are."""
-    a, b = _randn(4, 3, 5, seed=6), 1.3 * _randn(4, 3, 5, seed=7)
+    a, b = randn(4, 3, 5, seed=6), 1.3 * randn(4, 3, 5, seed=7)
     b = b + 0.5 * a  # about 60 degrees apart: not square to each other, and of two lengths
     before = a.clone()
     for t in (0.3, 0.0):
-        given = _tensor(answer(a, b, t), (4, 3, 5), {(): "A number came back instead of a point between a and b."})
-        _unchanged(before, a, "a")
+        given = tensor(answer(a, b, t), (4, 3, 5), {(): "A number came back instead of a point between a and b."})
+        unchanged(before, a, "a")
         if given.isnan().any():
             raise Mistake(
                 "The result holds NaN: arccos takes numbers from -1 to 1, and the scalar product of two noises is far "
@@ -494,7 +469,7 @@ def _slerp_of_unit_vectors(a, b, t):
 @check
 def word_maps(answer):
     """Each place shares one unit of attention out among the words; the map of a word is its share at every place."""
-    Q, K = 2 * _randn(3, 16, 6, seed=8), 2 * _randn(3, 7, 6, seed=9)  # 3 heads, 4 x 4 places, 7 tokens
+    Q, K = 2 * randn(3, 16, 6, seed=8), 2 * randn(3, 7, 6, seed=9)  # 3 heads, 4 x 4 places, 7 tokens
     shapes = {
         (3, 7, 4, 4): "Average over the heads, axis 0.",
         (3, 16, 7): "Average over the heads, then give each token a map of its own.",
@@ -502,7 +477,7 @@ def word_maps(answer):
         (7, 16): "The 16 places are still a line. They are the picture's rows one after the other: 4 x 4.",
         (4, 4, 7): "The tokens come last here. They come first: one map of 4 x 4 for each token.",
     }
-    given = _tensor(answer(Q, K), (7, 4, 4), shapes)
+    given = tensor(answer(Q, K), (7, 4, 4), shapes)
     scores = Q @ K.transpose(1, 2)
     right = _as_maps((scores / 6**0.5).softmax(-1).mean(0))
     _compare(

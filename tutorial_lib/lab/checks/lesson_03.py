@@ -6,24 +6,7 @@ import torch
 from torch.nn import functional as F
 
 from tutorial_lib.lab.checks import Mistake, check
-
-
-def _randn(*shape: int, seed: int = 0) -> torch.Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-
-
-def _tensor(given, shape: tuple[int, ...], shapes: dict[tuple[int, ...], str] | None = None) -> torch.Tensor:
-    """The answer as a tensor of this shape; Mistake where it is none. `shapes`: what to say of known wrong ones."""
-    if given is None:
-        raise Mistake("Your function returned nothing. Its last line should be `return ...`.")
-    try:
-        given = torch.as_tensor(given)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise Mistake(f"Expected a tensor of shape {shape}, got {type(given).__name__}.") from error
-    if tuple(given.shape) != shape:
-        why = (shapes or {}).get(tuple(given.shape), "")
-        raise Mistake(f"Expected a tensor of shape {shape}, got {tuple(given.shape)}. {why}".strip())
-    return given.detach().float()
+from tutorial_lib.lab.checks.answers import randn, tensor, unchanged
 
 
 def _same(a: torch.Tensor, b: torch.Tensor) -> bool:
@@ -41,18 +24,13 @@ def _compare(given: torch.Tensor, right: torch.Tensor, known: dict[str, torch.Te
     raise Mistake(f"The shape is right, the numbers are not: they differ by up to {difference:.3g}.")
 
 
-def _unchanged(before: torch.Tensor, after: torch.Tensor, name: str) -> None:
-    if not torch.equal(before, after):
-        raise Mistake(f"Your function changed its input {name} in place. Keep the result under a new name.")
-
-
 # ------------------------------------------------------------------ mix
 
 
 @check
 def mix(answer):
     """One mixture for each step; and since nothing cuts the weights off, they may leave the range from 0 to 1."""
-    neutral, styled = _randn(4, 3, seed=1), _randn(4, 3, seed=2)  # as many tokens as steps, to catch a wrong axis
+    neutral, styled = randn(4, 3, seed=1), randn(4, 3, seed=2)  # as many tokens as steps, to catch a wrong axis
     weights = torch.tensor([1.0, 0.7, -0.2, 1.3])
     kept = neutral.clone(), styled.clone()
     shapes = {
@@ -60,9 +38,9 @@ def mix(answer):
         "weights[:, None, None].",
         (3, 4, 4): "The steps are the first axis.",
     }
-    given = _tensor(answer(neutral, styled, weights), (4, 4, 3), shapes)
-    _unchanged(kept[0], neutral, "neutral")
-    _unchanged(kept[1], styled, "styled")
+    given = tensor(answer(neutral, styled, weights), (4, 4, 3), shapes)
+    unchanged(kept[0], neutral, "neutral")
+    unchanged(kept[1], styled, "styled")
     w = weights[:, None, None]
     mixed = w * neutral + (1 - w) * styled
     cut = w.clamp(0, 1)
@@ -158,7 +136,7 @@ def _mix_in_place(neutral, styled, weights):
 def switch_weights(answer):
     """Neutral for t* steps, then the late value: the paper's start, and at late = 0 a plain switch of the prompt."""
     for steps, t_star, late in ((7, 2, 0.0), (7, 2, -0.2), (5, 0, 0.25), (5, 5, 0.0)):
-        given = _tensor(answer(steps, t_star, late), (steps,), {(steps + 1,): "There is one weight for each step."})
+        given = tensor(answer(steps, t_star, late), (steps,), {(steps + 1,): "There is one weight for each step."})
         right = torch.cat([torch.ones(t_star), torch.full((steps - t_star,), late)])
         known = {
             "The order is turned round: the first t* steps are neutral (1), and the late ones styled. The plan of the "
@@ -242,7 +220,7 @@ def last_switch(answer):
     given = []
     for shares in CASES:
         one = answer(AFTER, shares)
-        given.append(None if one is None else int(_tensor(one, (), {(): ""}).item()))
+        given.append(None if one is None else int(tensor(one, (), {(): ""}).item()))
     if all(one is None for one in given):
         raise Mistake("Your function returned nothing, not even where most pictures show the attribute.")
     right = [5, None, 3]
@@ -329,15 +307,15 @@ def _last_switch_any(after, shares):
 @check
 def directional_loss(answer):
     """Only directions count: how far the picture moved makes no difference, and where it started makes none either."""
-    before, after = (F.normalize(_randn(5, 8, seed=s), dim=1) for s in (3, 4))
-    neutral, styled = (F.normalize(_randn(5, 8, seed=s), dim=1) for s in (5, 6))
+    before, after = (F.normalize(randn(5, 8, seed=s), dim=1) for s in (3, 4))
+    neutral, styled = (F.normalize(randn(5, 8, seed=s), dim=1) for s in (5, 6))
     shapes = {
         (): "Give one loss for each picture: the cosine runs over the last axis only.",
         (8,): "The cosine ran over the pictures. It runs over the numbers of an embedding, the last axis (dim=1).",
         (5, 5): "Each picture was compared with all texts. Row i belongs to row i only.",
         (5, 8): "The products of an embedding's numbers must be added up: one number for each picture.",
     }
-    given = _tensor(answer(before, after, neutral, styled), (5,), shapes)
+    given = tensor(answer(before, after, neutral, styled), (5,), shapes)
     moved, asked = after - before, styled - neutral
     cosine = F.cosine_similarity(moved, asked, dim=1)
     _compare(
@@ -416,7 +394,7 @@ def _directional_mean(before, after, neutral, styled):
 
 def _pictures() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """Two pictures (3, 5, 6) and where each shows the person (5, 6); the two places overlap in part."""
-    before, after = torch.sigmoid(_randn(3, 5, 6, seed=7)), torch.sigmoid(_randn(3, 5, 6, seed=8))
+    before, after = torch.sigmoid(randn(3, 5, 6, seed=7)), torch.sigmoid(randn(3, 5, 6, seed=8))
     rows, columns = torch.arange(5)[:, None], torch.arange(6)[None]
     return before, after, (rows > 1) & (columns < 3), (rows > 2) & (columns > 1)
 
@@ -425,7 +403,7 @@ def _pictures() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
 def background_change(answer):
     """Only what is background in both pictures counts: where the person comes or goes, pixels must change."""
     before, after, inside_before, inside_after = _pictures()
-    given = _tensor(
+    given = tensor(
         answer(before, after, inside_before, inside_after),
         (),
         {
@@ -534,10 +512,10 @@ def _step(x, weight, k):
 
 def _chain() -> tuple[list[torch.Tensor], torch.Tensor, torch.Tensor]:
     """What goes into each of four steps, the weights, and the gradient at the end."""
-    weights, xs = torch.tensor([0.9, -0.4, 0.6, 0.3]), [_randn(5, seed=9)]
+    weights, xs = torch.tensor([0.9, -0.4, 0.6, 0.3]), [randn(5, seed=9)]
     for k, weight in enumerate(weights):
         xs.append(_step(xs[-1], weight, k))
-    return xs[:-1], weights, _randn(5, seed=10)
+    return xs[:-1], weights, randn(5, seed=10)
 
 
 def _walked(passed_on: bool = True, order=(3, 2, 1, 0), place=lambda k: k) -> torch.Tensor:
@@ -562,7 +540,7 @@ def weight_gradients(answer):
         return _step(x, weight, k)
 
     shapes = {(5,): "These are the gradients at x. Collect those of the weights, one for each step."}
-    given = _tensor(answer(step, xs, weights, gradient), (4,), shapes)
+    given = tensor(answer(step, xs, weights, gradient), (4,), shapes)
     right = _walked()
     _compare(
         given,

@@ -1,0 +1,35 @@
+"""What the checks of several lessons do with an answer before they judge it."""
+
+from __future__ import annotations
+
+import torch
+
+from tutorial_lib.lab.checks import Mistake
+
+
+def randn(*shape: int, seed: int = 0) -> torch.Tensor:
+    """Normal numbers, the same for a seed every time."""
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def tensor(given, shape: tuple[int, ...], shapes: dict[tuple[int, ...], str] | None = None) -> torch.Tensor:
+    """The answer as a tensor of this shape; Mistake where it is none. `shapes`: what to say of known wrong ones."""
+    if given is None:
+        raise Mistake("Your function returned nothing. Its last line should be `return ...`.")
+    try:
+        given = torch.as_tensor(given)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise Mistake(f"Expected a tensor of shape {shape}, got {type(given).__name__}.") from error
+    if tuple(given.shape) != shape:
+        why = (shapes or {}).get(tuple(given.shape), "")
+        raise Mistake(f"Expected a tensor of shape {shape}, got {tuple(given.shape)}. {why}".strip())
+    return given.detach().float()
+
+
+def unchanged(before: torch.Tensor, after: torch.Tensor, name: str) -> None:
+    """Mistake if the answer wrote into its input."""
+    if not torch.equal(before, after):
+        raise Mistake(
+            f"Your function changed its input {name} in place (as {name} *= ... does). Whoever called it still needs "
+            f"{name}: keep the result under a new name."
+        )
