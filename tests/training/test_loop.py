@@ -109,16 +109,23 @@ def test_the_learning_rate_warms_up_and_the_gradient_is_clipped():
     assert change(clip=None) == pytest.approx(0.1, rel=1e-3)
 
 
-def test_the_average_is_that_of_the_weights_on_the_way():
-    task, way = TinyTask(), []
-    start = torch.tensor(task.weights())
-    fit(task, steps=30, every=1, ema=0.9, callback=lambda *_: way.append(torch.tensor(task.weights())))
-    average = start
-    for step, weights in enumerate(way[1:]):
+def test_looks_and_the_end_see_the_average_of_the_weights_on_the_way():
+    def way(task, **options):
+        seen = []
+        history = fit(task, steps=30, every=1, callback=lambda *_: seen.append(torch.tensor(task.weights())), **options)
+        return seen, history.loss
+
+    task = TinyTask()
+    weights, losses = way(TinyTask())
+    averages, losses_of_averaged = way(task, ema=0.9)
+    assert losses_of_averaged == losses, "a look leaves the weights that train as they are, bit for bit"
+    average = weights[0]
+    for step, (now, seen) in enumerate(zip(weights[1:], averages[1:], strict=True)):
         decay = min(0.9, (1 + step) / (10 + step)) if step else 0.0
-        average = decay * average + (1 - decay) * weights
-    assert torch.allclose(torch.tensor(task.weights()), average, atol=1e-6)
-    assert not torch.allclose(average, way[-1], atol=1e-3)
+        average = decay * average + (1 - decay) * now
+        assert torch.allclose(seen, average, atol=1e-6)
+    assert torch.equal(torch.tensor(task.weights()), averages[-1])
+    assert not torch.allclose(average, weights[-1], atol=1e-3)
 
 
 def test_half_precision_computes_in_half_and_keeps_the_weights_whole():

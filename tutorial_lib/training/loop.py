@@ -46,7 +46,8 @@ def fit(
 
     batch_size: samples in one forward pass; a step takes `accumulation` of them in each process. The learning rate
     rises to `lr` over `warmup` steps and stays. clip: largest norm of the gradient. ema: decay of an average of the
-    weights (diffusers' EMAModel), which is left in the model at the end. precision: "no", "bf16" or "fp16".
+    weights (diffusers' EMAModel), which is left in the model at the end, and is what every look sees before.
+    precision: "no", "bf16" or "fp16".
     folder: checkpoints go there every `save_every` steps and at the end; the same call goes on from what is there,
     after a kill as after a disconnect, and ends in the same weights bit for bit (same machine, threads and batch).
     every: steps between two looks at the task's own figures; `callback(step, history)` is called after each look.
@@ -220,17 +221,31 @@ class _Run:
             self.accelerator.log({"loss": self.loss}, step=self.step)
 
     def look(self) -> None:
-        """Notes the task's own figures and hands the history to the callback."""
+        """Notes the task's own figures and hands the history to the callback, with the weights that are kept."""
         self.task.train(False)
-        with torch.no_grad():
-            figures = self.task.watch()
-        self.history.look(self.step, figures)
-        self.figures = "".join(f", {name} {value:.4g}" for name, value in figures.items())
-        if figures and self.accelerator.trackers:
-            self.accelerator.log(figures, step=self.step)
-        if self.callback and self.accelerator.is_main_process:
-            self.callback(self.step, self.history)
+        with self._averaged():
+            with torch.no_grad():
+                figures = self.task.watch()
+            self.history.look(self.step, figures)
+            self.figures = "".join(f", {name} {value:.4g}" for name, value in figures.items())
+            if figures and self.accelerator.trackers:
+                self.accelerator.log(figures, step=self.step)
+            if self.callback and self.accelerator.is_main_process:
+                self.callback(self.step, self.history)
         self.task.train(True)
+
+    @contextmanager
+    def _averaged(self) -> Iterator[None]:
+        """The model with the averaged weights, if there is an average; afterwards as it was, bit for bit."""
+        if self.ema is None:
+            yield
+            return
+        self.ema.store(self.parameters)
+        self.ema.copy_to(self.parameters)
+        try:
+            yield
+        finally:
+            self.ema.restore(self.parameters)
 
     @contextmanager
     def reporting(self, steps: int, progress: bool, callback, tracker) -> Iterator[None]:
