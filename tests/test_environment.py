@@ -23,16 +23,10 @@ DEPENDENCIES = [
     for text in PROJECT["dependencies"] + sum(PROJECT["optional-dependencies"].values(), [])
     if not text.startswith(PROJECT["name"])
 ]
-COLAB = {  # August 2026
-    "torch": "2.11.0",
-    "transformers": "5.15.0",
-    "diffusers": "0.39.0",
-    "peft": "0.20.0",
-    "accelerate": "1.14.0",
-    "numpy": "2.1.3",
-    "ipywidgets": "7.7.1",
-    "matplotlib": "3.10.0",
-    "scikit-image": "0.25.2",
+COLAB = {
+    requirement.name: requirement
+    for line in (ROOT / "environments" / "colab.txt").read_text().splitlines()
+    if line and not line.startswith("#") and (requirement := Requirement(line)).specifier
 }
 CUDA = (
     "nvidia-",
@@ -101,10 +95,15 @@ def test_lock_is_complete_and_has_nothing_that_nobody_needs():
     assert needed == {name for name, pin in LOCK.items() if for_this_machine(pin)}
 
 
-@pytest.mark.parametrize("name", COLAB)
+@pytest.mark.parametrize("name", [d.name for d in DEPENDENCIES if d.name in COLAB])
 def test_colab_keeps_its_own(name):
     ranges = {dependency.name: dependency.specifier for dependency in DEPENDENCIES}
-    assert ranges[name].contains(COLAB[name])
+    (exact,) = COLAB[name].specifier
+    assert exact.operator == "==" and ranges[name].contains(exact.version)
+
+
+def test_what_colab_has_includes_the_packages_that_methods_stand_on():
+    assert {"torch", "transformers", "diffusers", "peft", "accelerate", "numpy", "ipywidgets"} <= set(COLAB)
 
 
 def test_lower_bound_of_python_is_the_makefiles():
