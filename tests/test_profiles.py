@@ -34,7 +34,8 @@ def test_the_counted_numbers_are_those_of_the_model(sd15):
 
 
 def test_the_block_size_and_the_rank_fit_every_attention(sd15):
-    paths = oft.attach(sd15, list(baselines.ATTENTION), STABLE_DIFFUSION.block_size)
+    assert STABLE_DIFFUSION.layers == baselines.ATTENTION == profiles.ATTENTION
+    paths = oft.attach(sd15, list(STABLE_DIFFUSION.layers), STABLE_DIFFUSION.block_size)
     trained = oft.parameters(sd15)
     oft.remove(sd15)
     assert len(paths) == 128
@@ -133,7 +134,9 @@ def test_without_a_gpu_or_a_hub_it_says_so_and_stays_on_pocket(capsys, monkeypat
 def test_the_pocket_profile_goes_with_the_pocket_model(small_unet):
     pipe = models.load("pocket", device="cpu")
     assert profiles.of(pipe) is POCKET
-    assert len(oft.attach(pipe.unet, list(baselines.ATTENTION), POCKET.block_size)) > 0
+    attached = oft.attach(pipe.unet, list(POCKET.layers), POCKET.block_size)
+    layers = [p for p, m in pipe.unet.named_modules() if isinstance(m, (torch.nn.Linear, torch.nn.Conv2d))]
+    assert 0.9 < len(attached) / len(layers) < 1, "nearly all layers"
     oft.remove(pipe.unet)
     oft.attach(pipe.unet, list(control.adapters.TARGETS), POCKET.block_size)
 

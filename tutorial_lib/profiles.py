@@ -32,16 +32,21 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Profile:
-    """A family of models. rank and block_size of LoRA and OFT; eps of COFT, as `oft.attach` takes it."""
+    """A family of models. layers: those that LoRA and OFT adapt, by the ends of their names. eps: of COFT."""
 
     name: str
     recipes: dict[str, Recipe]
+    layers: tuple[str, ...]
     rank: int
     block_size: int
     eps: float
     guidance: float
     sampling_steps: int
 
+
+ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
+PROJECTIONS = ("proj_in", "proj_out", "ff.net.0.proj", "ff.net.2", "time_emb_proj")
+CONVOLUTIONS = ("conv1", "conv2", "conv_shortcut", "conv", "conv_out")
 
 # Starting points from short trials on single subjects. They are not tuned: benchmarks/subject_driven.py and
 # benchmarks/custom_diffusion.py are to do that. With pictures of the class beside them some subjects need twice the
@@ -59,6 +64,8 @@ POCKET = Profile(
         # The prototype of the course's ControlNet: sudden convergence between its steps 140 and 360.
         "control": Recipe(lr=5e-4, batch=32, steps=400),
     },
+    # Nearly all: it has attention at 8x8 and 4x4 places only, too coarse for a pattern on a subject.
+    layers=ATTENTION + PROJECTIONS + CONVOLUTIONS,
     rank=8,
     block_size=32,  # divides all widths of the UNet (64, 128, 256) and of the text (192)
     eps=0.05,  # six degrees, see `oft.attach`
@@ -84,6 +91,7 @@ STABLE_DIFFUSION = Profile(
         # Zhang et al. 2023, their tutorial: 1e-5, batch 4; sudden convergence at 3000 to 7000 steps.
         "control": Recipe(lr=1e-5, batch=4, steps=10_000),
     },
+    layers=ATTENTION,
     rank=8,  # 1.6 M numbers on all attentions; diffusers' example takes 4
     block_size=32,  # peft's default; 1.5 M numbers on all attentions; divides 320, 640, 768 and 1280
     eps=0.02,  # the 6e-5 of Qiu et al.'s code in our terms, see `oft.attach`

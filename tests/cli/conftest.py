@@ -1,7 +1,7 @@
 """Pipelines with random weights, as folders: Stable Diffusion 1.5's configuration at a tenth of its width, and less."""
 
 import pytest
-import torch
+from full_size import random_pipeline
 
 from tutorial_lib.cli.main import main
 from tutorial_lib.pocket.subjects import FOLDER
@@ -46,49 +46,8 @@ def _tiny(tmp_path_factory, widths: tuple, text: int):
 
 
 def _pipeline(words, widths: tuple, text: int = 64, **levels):
-    from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
-    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
-
-    from tutorial_lib.pocket.tokenizer import write_tokenizer
-
-    write_tokenizer(words)
-    tokenizer = CLIPTokenizer.from_pretrained(words, local_files_only=True, model_max_length=77)
-    torch.manual_seed(0)
-    unet = UNet2DConditionModel(  # all else as the defaults of diffusers, which are those of Stable Diffusion 1.x
-        sample_size=8,
-        block_out_channels=widths,
-        cross_attention_dim=text,
-        attention_head_dim=8,
-        norm_num_groups=8,
-        **levels,
-    )
-    config = CLIPTextConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=text,
-        intermediate_size=2 * text,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        max_position_embeddings=77,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-    )
-    vae = AutoencoderKL(
-        block_out_channels=(8, 8, 8, 8),
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
-        norm_num_groups=4,
-        sample_size=64,
-    )
-    return StableDiffusionPipeline(
-        vae=vae.eval(),
-        text_encoder=CLIPTextModel(config).eval(),
-        tokenizer=tokenizer,
-        unet=unet.eval(),
-        scheduler=DDIMScheduler(beta_schedule="scaled_linear", clip_sample=False, steps_offset=1),
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    )
+    sizes = {"side": 8, "vae": (8, 8, 8, 8), "layers": 2, "heads": 2, "groups": (8, 4)}
+    return random_pipeline(words, widths, text, **sizes, **levels)
 
 
 @pytest.fixture

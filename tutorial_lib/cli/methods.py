@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tutorial_lib import baselines, control, custom_diffusion, oft, training
+from tutorial_lib import baselines, control, custom_diffusion, oft, profiles, training
 from tutorial_lib.cli import data, weights
 
 COPIES = ("full", "gaussian")  # branches with a copy of the UNet's blocks
@@ -48,7 +48,8 @@ def _dreambooth(options, pipe) -> Prepared:
 
 def _lora(options, pipe) -> Prepared:
     encoded, about = _subject(options, pipe)
-    task = baselines.lora(pipe, encoded, options.rank, seed=options.seed, **_prior(options, pipe, about))
+    layers, prior = profiles.of(pipe).layers, _prior(options, pipe, about)
+    task = baselines.lora(pipe, encoded, options.rank, targets=layers, seed=options.seed, **prior)
     return Prepared(task, about["learned"], lambda folder: baselines.save_lora(pipe, folder), LORA, about["prompts"])
 
 
@@ -56,7 +57,7 @@ def _oft(options, pipe) -> Prepared:
     encoded, about = _subject(options, pipe)
     prior = _prior(options, pipe, about)  # drawn before anything is attached
     eps = options.eps if options.method == "coft" else None
-    oft.attach(pipe.unet, list(baselines.ATTENTION), options.block_size, eps)
+    oft.attach(pipe.unet, list(profiles.of(pipe).layers), options.block_size, eps)
     rotations = {name: p for name, p in pipe.unet.named_parameters() if p.requires_grad}
     task = training.DenoisingTask(pipe, encoded, rotations, name=options.method.upper(), **prior)
     return Prepared(task, about["learned"], lambda folder: oft.save(pipe.unet, folder), OFT, about["prompts"])
