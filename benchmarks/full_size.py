@@ -36,7 +36,7 @@ PRIOR = 2  # pictures of the class that the model draws first; how many changes 
 STEPS, WARM = 8, 3  # the first steps choose kernels and do not count
 SD15 = {
     **{"widths": (320, 640, 1280, 1280), "text": 768, "side": 64, "vae": (128, 256, 512, 512)},
-    **{"layers": 12, "heads": 12, "groups": (32, 32)},
+    **{"layers": 12, "heads": 12, "groups": (32, 32), "vae_layers": 2},
 }
 
 
@@ -44,13 +44,23 @@ SD15 = {
 
 
 def random_pipeline(
-    words: Path, widths: tuple, text: int, side: int, vae: tuple, layers: int, heads: int, groups: tuple, **levels
+    words: Path,
+    widths: tuple,
+    text: int,
+    side: int,
+    vae: tuple,
+    layers: int,
+    heads: int,
+    groups: tuple,
+    vae_layers: int = 1,
+    **levels,
 ):
     """Stable Diffusion 1.5's configuration, whole or narrower. words: a folder for the tokenizer's files.
 
-    widths, text: of the UNet's levels and of the text; side: of the latents; vae: widths of its levels; layers, heads:
-    of the text encoder; groups: of the norms of UNet and VAE. levels: other arguments of the UNet. All else are
-    diffusers' defaults, which are those of Stable Diffusion 1.x, but for the words: the pocket model's, 0.1 GB fewer.
+    widths, text: of the UNet's levels and of the text; side: of the latents; vae, vae_layers: widths of its levels and
+    layers of each; layers, heads: of the text encoder; groups: of the norms of UNet and VAE. levels: other arguments of
+    the UNet. All else are diffusers' defaults, which are those of Stable Diffusion 1.x, but for the words: the pocket
+    model's, 0.1 GB fewer.
     """
     from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
@@ -80,7 +90,7 @@ def random_pipeline(
         block_out_channels=vae,
         down_block_types=("DownEncoderBlock2D",) * len(vae),
         up_block_types=("UpDecoderBlock2D",) * len(vae),
-        layers_per_block=2,
+        layers_per_block=vae_layers,
         norm_num_groups=groups[1],
         sample_size=side * 2 ** (len(vae) - 1),
     )

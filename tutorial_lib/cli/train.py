@@ -95,6 +95,7 @@ def _train(options, pipe) -> None:
         options.seed,
         accumulation=options.accumulation,
         warmup=options.warmup,
+        ema=options.ema or None,
         precision=options.precision,
         folder=options.checkpoints,
         save_every=options.save_every,

@@ -60,6 +60,7 @@ def _add_settings(parser, method: str) -> None:
     parser.add_argument("--batch-size", type=int, help="pictures in one forward pass")
     parser.add_argument("--accumulation", type=int, help="forward passes a step, in each process")
     parser.add_argument("--warmup", type=int, help="steps over which the learning rate rises; default: 0")
+    parser.add_argument("--ema", type=float, help="decay of a running mean of the weights, which is kept; 0 for none")
     parser.add_argument("--precision", choices=("no", "bf16", "fp16"))
     parser.add_argument("--gradient-checkpointing", action=BooleanOptionalAction, help="less memory, more time")
     parser.add_argument("--seed", type=int, help="default: 0")
@@ -103,9 +104,9 @@ def with_defaults(options, pipe, processes: int):
     defaults = {
         **vars(plan), "warmup": 0, "seed": 0, "prior_weight": 1.0, "init": "ktn", "augment": True,
         "token": "<new1>" if options.method in NEW_WORD else "sks", "rank": profile.rank,
-        "block_size": profile.block_size, "eps": profile.eps, "kind": "edges", "scenes": 2000, "branch": "full",
-        "drop_prompt": 0.5, "save_every": 50, "every": max(1, steps // 10), "sampling_steps": profile.sampling_steps,
-        "guidance": profile.guidance, "watched": 4,
+        "block_size": profile.block_size, "eps": profile.eps, "ema": profile.ema, "kind": "edges", "scenes": 2000,
+        "branch": "full", "drop_prompt": 0.5, "save_every": 50, "every": max(1, steps // 10),
+        "sampling_steps": profile.sampling_steps, "guidance": profile.guidance, "watched": 4,
     }  # fmt: skip
     for name, value in defaults.items():
         if not hasattr(options, name):
