@@ -111,9 +111,25 @@ def test_at_first_the_papers_encoder_hands_on_far_more_of_the_hint():
     assert spread["paper"] > 30 * spread["code"]
 
 
+def test_the_codes_layers_hand_on_the_hint_with_gaussian_weights():
+    torch.manual_seed(0)
+    hints = (torch.rand(8, 3, 64, 64) < 0.15).float()
+    unet = small_unet()
+    spread = {}
+    for kind in ("code", "gaussian"):
+        encoder = control.from_unet(unet, "full", 4, kind).controlnet_cond_embedding
+        handle = encoder.conv_out.register_forward_pre_hook(
+            lambda module, inputs, kind=kind: spread.update({kind: inputs[0].std((0, 2, 3)).mean()})
+        )
+        assert (encoder(hints) == 0).all()  # the zero convolution is left
+        handle.remove()
+    assert spread["gaussian"] > 30 * spread["code"] and 0.03 < spread["gaussian"] < 3
+
+
 # ------------------------------------------------------------------ branches
 
-KINDS = [("full", "code"), ("full", "paper"), ("lite", "code"), ("gaussian", "code"), ("gaussian", "paper")]
+KINDS = [("full", "code"), ("full", "gaussian"), ("full", "paper"), ("lite", "code")]
+KINDS += [("gaussian", "code"), ("gaussian", "paper")]
 SILENT = [kind for kind in KINDS if kind[0] != "gaussian"]
 
 
@@ -305,7 +321,7 @@ def test_the_seed_decides_and_nobody_elses_random_numbers_move(unet):
 def test_what_is_not_there_is_refused_in_plain_words(unet, tmp_path):
     with pytest.raises(ValueError, match="unknown variant 'light': expected 'full', 'lite', 'gaussian'"):
         control.from_unet(unet, "light")
-    with pytest.raises(ValueError, match="unknown hint encoder 'diffusers'"):
+    with pytest.raises(ValueError, match="unknown hint encoder 'diffusers': expected 'code', 'gaussian' or 'paper'"):
         control.from_unet(unet, hint_encoder="diffusers")
     with pytest.raises(ValueError, match="not with 'lite'"):
         control.from_unet(unet, "lite", hint_encoder="paper")

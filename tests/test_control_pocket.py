@@ -122,6 +122,26 @@ def test_a_batch_has_each_samples_own_hint_and_half_of_the_prompts(pipe, pairs):
     assert torch.equal(half["noise"], batch["noise"][120:]) and half["captions"] == batch["captions"][120:]
 
 
+def test_noisier_time_steps_come_more_often(pipe, pairs):
+    branch = control.HintEncoder(64, 4)
+    drawn = {
+        n: control.ControlTask(pipe, branch, pairs, noisier=n).batch(samples(600))["timesteps"] for n in (0.0, 1.0, 3.0)
+    }
+    for n, t in drawn.items():  # density ~ t^n: mean (n + 1) / (n + 2), and P(t < 500) = 2^-(n+1)
+        assert t.dtype == torch.int64 and 0 <= t.min() and t.max() <= 999
+        assert t.float().mean() / 1000 == pytest.approx((n + 1) / (n + 2), abs=0.04)
+        assert (t < 500).float().mean() == pytest.approx(2 ** -(n + 1), abs=0.06)
+    plain = training.DenoisingTask(pipe, pairs.pictures, {}).batch(samples(600))["timesteps"]
+    assert torch.equal(drawn[0.0], plain)
+    with pytest.raises(ValueError, match="noisier: expected 0"):
+        control.ControlTask(pipe, branch, pairs, noisier=-1)
+
+
+def test_another_choice_of_time_steps_is_another_run(pipe, pairs):
+    descriptions = [control.ControlTask(pipe, control.HintEncoder(64, 4), pairs, noisier=n).describe() for n in (0, 1)]
+    assert [k for k in descriptions[0] if descriptions[0][k] != descriptions[1][k]] == ["noisier"]
+
+
 def test_at_the_start_the_loss_is_that_of_no_control(pipe, pairs):
     branch = control.from_unet(pipe.unet, "full", 4)
     task = control.ControlTask(pipe, branch, pairs)
@@ -173,6 +193,19 @@ def test_edges_of_the_true_picture_score_one_and_of_another_less(controls):
     pictures = [world.draw(scene) for scene in SCENES]
     assert control.edge_scores(pictures, controls) == {"F1": 1.0, "IoU": 1.0}
     assert control.edge_scores(pictures[1:] + pictures[:1], controls)["IoU"] < 0.5
+
+
+def test_the_vae_loses_some_edges_and_keeps_most(pipe, controls):
+    ceiling = control.edge_ceiling(pipe, [world.draw(scene) for scene in SCENES], controls)
+    assert 0.8 < ceiling["F1"] < 1 and 0.3 < ceiling["IoU"] < ceiling["F1"]
+    wrong = control.edge_ceiling(pipe, [world.draw(scene) for scene in SCENES[::-1]], controls)
+    assert wrong["F1"] < ceiling["F1"] - 0.2
+
+
+def test_scenes_to_train_on_and_to_test_with_are_fixed_and_differ():
+    train, test = control.scenes(control.TRAINING, 30), control.scenes(control.TEST, 30)
+    assert train[:10] == control.scenes(control.TRAINING, 10)
+    assert not {str(scene) for scene in train} & {str(scene) for scene in test}
 
 
 def test_sudden_convergence_tells_a_jump_from_a_slope():

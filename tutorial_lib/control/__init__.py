@@ -13,6 +13,7 @@ prediction.py      the UNet under control: ε, and whole pictures
 pairs.py           pictures, hints and captions, encoded once
 task.py            what `training.fit` trains
 watching.py        fixed prompts drawn during training; sudden convergence
+recipe.py          the settings and scenes of lesson 08 and its benchmark
 """
 
 from tutorial_lib.control.adapters import adapter_parameters, with_lora, with_oft
@@ -20,10 +21,14 @@ from tutorial_lib.control.branch import ControlNetLite, ControlNetPaperHint, fro
 from tutorial_lib.control.hint_encoders import HintEncoder, PaperHintEncoder, code_widths, vae_factor, zero
 from tutorial_lib.control.pairs import Pairs, encode_pairs, scene_pairs
 from tutorial_lib.control.prediction import check_fit, generate, hinted, picture_side, predict
+from tutorial_lib.control.recipe import EDGES, TEST, TRAINING, Recipe, edge_ceiling, scenes
 from tutorial_lib.control.task import ControlTask
 from tutorial_lib.control.watching import Probe, edge_scores, sudden_convergence
 
 __all__ = [
+    "EDGES",
+    "TEST",
+    "TRAINING",
     "ControlNetLite",
     "ControlNetPaperHint",
     "ControlTask",
@@ -31,9 +36,11 @@ __all__ = [
     "Pairs",
     "PaperHintEncoder",
     "Probe",
+    "Recipe",
     "adapter_parameters",
     "check_fit",
     "code_widths",
+    "edge_ceiling",
     "edge_scores",
     "from_unet",
     "generate",
@@ -43,6 +50,7 @@ __all__ = [
     "picture_side",
     "predict",
     "scene_pairs",
+    "scenes",
     "sudden_convergence",
     "vae_factor",
     "with_lora",

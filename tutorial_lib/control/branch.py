@@ -13,7 +13,7 @@ import torch
 from diffusers import ControlNetModel, UNet2DConditionModel
 from torch import nn
 
-from tutorial_lib.control.hint_encoders import HintEncoder, PaperHintEncoder, code_widths
+from tutorial_lib.control.hint_encoders import HintEncoder, PaperHintEncoder, code_widths, gaussian_weights
 
 
 class _LiteBlock(nn.Module):
@@ -90,8 +90,10 @@ def from_unet(
 
     variant: "full" (trainable copy, zero convolutions), "gaussian" (the same, every zero convolution drawn from
     N(0, 1/fan_in) instead), "lite" (each copied block replaced by one convolution). vae_factor: 4 for the pocket
-    VAE, 8 for Stable Diffusion. hint_encoder: "code", or for a full or gaussian branch "paper". seed: decides all
-    that is random. Raises ValueError for anything else. Zhang et al. 2023, sections 3.1 and 4.2.
+    VAE, 8 for Stable Diffusion. hint_encoder: "code"; "gaussian", the code's layers with the paper's Gaussian weights,
+    so that the hint is not lost on the way; or for a full or gaussian branch "paper", the paper's layers too, which
+    plain diffusers cannot load. seed: decides all that is random. Raises ValueError for anything else. Zhang et al.
+    2023, sections 3.1 and 4.2.
     """
     made = _class(variant, hint_encoder)
     with torch.random.fork_rng(devices=[]):
@@ -103,6 +105,8 @@ def from_unet(
         )
         if variant == "lite":
             branch.conv_in.load_state_dict(unet.conv_in.state_dict())
+        if hint_encoder == "gaussian":
+            gaussian_weights(branch.controlnet_cond_embedding)
         if variant == "gaussian":
             for convolution in zero_convolutions(branch).values():
                 nn.init.kaiming_normal_(convolution.weight, nonlinearity="linear")
@@ -112,9 +116,9 @@ def from_unet(
 def _class(variant: str, hint_encoder: str) -> type[ControlNetModel]:
     if variant not in VARIANTS:
         raise ValueError(f"unknown variant {variant!r}: expected {', '.join(map(repr, VARIANTS))}.")
-    if hint_encoder not in ("code", "paper"):
-        raise ValueError(f"unknown hint encoder {hint_encoder!r}: expected 'code' or 'paper'.")
-    if hint_encoder == "code":
+    if hint_encoder not in ("code", "gaussian", "paper"):
+        raise ValueError(f"unknown hint encoder {hint_encoder!r}: expected 'code', 'gaussian' or 'paper'.")
+    if hint_encoder != "paper":
         return VARIANTS[variant]
     if variant == "lite":
         raise ValueError("the paper's hint encoder goes with the variants 'full' and 'gaussian', not with 'lite'.")

@@ -11,6 +11,7 @@ from diffusers.models.controlnets.controlnet import ControlNetConditioningEmbedd
 from torch import nn
 
 CODE_WIDTHS = (16, 32, 96, 256)  # of the hint encoder in the official code, for a VAE with f = 8
+SILU_GAIN = 1.68  # keeps the mean square of standard normal numbers z that pass SiLU: E[SiLU(z)²] = 1 / 1.68²
 PAPER_WIDTHS = (16, 32, 64, 128)  # of the hint encoder in the paper's text
 
 
@@ -19,6 +20,16 @@ def zero(convolution: nn.Conv2d) -> nn.Conv2d:
     for parameter in convolution.parameters():
         nn.init.zeros_(parameter)
     return convolution
+
+
+def gaussian_weights(encoder: ControlNetConditioningEmbedding) -> None:
+    """Gaussian weights that keep the hint's strength from layer to layer (He et al. 2015); the zero convolution stays.
+
+    The default weights shrink it in every layer, so that at first nearly nothing of the hint arrives.
+    """
+    for convolution in (encoder.conv_in, *encoder.blocks):
+        nn.init.normal_(convolution.weight, std=SILU_GAIN * convolution.weight[0].numel() ** -0.5)
+        nn.init.zeros_(convolution.bias)
 
 
 def code_widths(vae_factor: int) -> tuple[int, ...]:
