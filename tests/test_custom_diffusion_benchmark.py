@@ -28,7 +28,7 @@ def searched(module):
     """A complete search, in which each method's middle rate is the best."""
     for method, how in module.METHODS.items():
         for rate, likeness in zip(how.rates, (0.2, 0.6, 0.4), strict=True):
-            yield a_row(module, "search", method, module.SEARCH_SUBJECT, rate=rate, likeness=likeness)
+            yield a_row(module, "search", method, module.SEARCH[0], rate=rate, likeness=likeness)
 
 
 def test_prompts_are_worded_as_the_model_knows_them(bench_module):
@@ -166,7 +166,7 @@ def test_a_run_trains_what_it_should_and_leaves_the_benchs_model_alone(
 
 def test_captions_of_every_subject_have_a_place_for_the_word(bench_module):
     maker = bench_module.Bench(None, None, None, None)
-    for slug in (*bench_module.SUBJECTS, bench_module.SEARCH_SUBJECT):
+    for slug in (*bench_module.SUBJECTS, bench_module.SEARCH[0]):
         images, captions = maker.references(slug)
         assert len(images) == len(captions) == 5
         assert all(f"a {{}} {SUBJECTS[slug].class_word} " in caption for caption in captions)

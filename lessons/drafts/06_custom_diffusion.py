@@ -622,8 +622,8 @@ check.valid_cells(valid_cells)
 # ## Part 10. Side by side
 #
 # One person, one seed and one rate prove little. The next cells read `results/custom_diffusion.csv`, which `python
-# benchmarks/custom_diffusion.py` makes in about 45 minutes: three subjects, three seeds, four methods, the same photos,
-# noise and number of steps for all. Each method has the best of three learning rates, chosen on a fourth subject.
+# benchmarks/custom_diffusion.py` makes in an hour or two: several subjects and seeds, four methods, the same photos,
+# noise and number of steps for all. Each method has the best of three learning rates, chosen with a seed of its own.
 #
 # - **Custom Diffusion**: keys, values, one row. **DreamBooth**: the whole UNet. **LoRA**: low-rank differences in all
 #   attention layers. **Textual inversion**: the row alone. All but the last with pictures of the class.
