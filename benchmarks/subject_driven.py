@@ -426,8 +426,8 @@ def report(rows: list[Row]) -> Iterator[str]:
 
 
 def _spread(values: list[float]) -> str:
-    error = f" ± {statistics.stdev(values):.2g}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):.4g}{error}"
+    mean, spread = results.mean_and_spread(values)  # without NaN, which is the orthogonality of what does not rotate
+    return f"{mean:.4g} ± {spread:.2g}"
 
 
 def main() -> None:

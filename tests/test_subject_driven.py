@@ -65,12 +65,13 @@ def test_runs_wait_for_the_search_and_take_its_best_rate(bench_file, tmp_path):
         ("OFT", 0, middle), (bench_file.BASE, 0, 0.0), (bench_file.BASE, 1, 0.0), ("OFT", 2, middle),
         (bench_file.BASE, 2, 0.0),
     ]  # fmt: skip
-    rescaled = next(bench_file.runs(table, "search", [], [], [bench_file.RESCALED]))
+    *_, rescaled = bench_file.runs(table, "search", [], [], [bench_file.RESCALED])
     assert rescaled.rotation_rate == middle != rescaled.rate
 
 
 def test_the_report_has_every_part(bench_file):
     rows = [a_row(bench_file, seed, part=part) for part in bench_file.PARTS for seed in (0, 1)]
+    rows = [dataclasses.replace(row, orthogonality=float("nan")) for row in rows]  # as of a method without rotations
     text = "\n".join(bench_file.report(rows))
     assert all(name in text for name in bench_file.COLUMNS) and "0.5 ± 0" in text
     assert text.count("search  OFT") == 2 and text.count("long  OFT") == 2
@@ -179,8 +180,6 @@ def test_weights_are_read_alike_whatever_holds_them(bench_file, small_bench):
 
 def test_a_row_of_the_results_comes_out_the_same(bench_file, judge, clip, pocket):
     """The untouched model's row, whose pictures take seconds, is drawn and judged again."""
-    if not bench_file.RESULTS.exists():
-        pytest.skip("results/subject_driven.csv is not made yet")
     table = results.Table(bench_file.RESULTS, bench_file.Row, bench_file.KEY, results.model_hash())
     expected = next(row for row in table.rows() if row.method == bench_file.BASE)
     bench = bench_file.Bench(pocket, judge, clip, table)

@@ -589,7 +589,7 @@ claim(
     if max(shares) < 0.35
     else "not visible at this scale",
     seeds=[int(row["seed"]) for row in rows_of("F1", "none")],
-    results="control.csv",
+    results="results/control.csv",
 )
 
 # %% final text [markdown]
@@ -641,7 +641,7 @@ claim(
     if min(of_ceiling["none"]) > max(before)
     else "contradicted",
     seeds=[int(row["seed"]) for row in ceiling_rows["none"]],
-    results="control.csv",
+    results="results/control.csv",
 )
 
 # %% scale text [markdown]

@@ -395,7 +395,7 @@ def trained(with_class: bool, looks: int):
     prior = training.encode(learner, *of_class) if with_class else None
     data = training.encode(learner, photos, captions)
     task = custom_diffusion.CustomDiffusionTask(learner, data, prior=prior)
-    options = {"lr": 4e-4, "batch_size": 4, "ema": 0.95, "every": STEPS // looks, "progress": False}
+    options = {"lr": 6e-4, "batch_size": 4, "ema": 0.95, "every": STEPS // looks, "progress": False}
     training.fit(task, STEPS, **options, callback=lambda step, history: seen.update({step: draw(learner, MINE)}))
     custom_diffusion.freeze(learner)
     seen[STEPS] = draw(learner, MINE)  # with the averaged weights, which are the ones that stay
@@ -659,11 +659,11 @@ def of(method: str) -> list[dict]:
     return [row for row in rows if row["method"] == method and row["part"] != "search"]
 
 
-print(f"{'':<20} runs" + "".join(f"{name:>15}" for name in MEASURES))
+print(f"{'':<20} runs" + "".join(f"{name:>17}" for name in MEASURES))
 for method in (*METHODS, *VARIANTS):
     if of(method):
         cells = [results.mean_and_spread(row[column] for row in of(method)) for column in MEASURES.values()]
-        print(f"{method:<20} {len(of(method)):>4}" + "".join(f"{m:>8.3g} ± {s:<4.1g}" for m, s in cells))
+        print(f"{method:<20} {len(of(method)):>4}" + "".join(f"{m:>9.3g} ± {s:<5.1g}" for m, s in cells))
 whole = count(pipe.unet)[2]
 for method in METHODS[1:]:
     trained_numbers = of(method)[0]["parameters"]
@@ -883,7 +883,7 @@ sheet = plots.grid(
     rows=["the six prints", "before", "after"],
     size=128,
     labels=printed + new_things + new_things,
-    alt="Six prints in blue and cream; six other things before training, in colour; and after it, in the style",
+    alt="Six prints in blue and cream; six other things before training, in colour; and the same after it",
 )
 display(sheet)
 off = {name: off_style(images) for name, images in {"before": first_prints, "after": last_prints}.items()}

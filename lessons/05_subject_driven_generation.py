@@ -551,7 +551,7 @@ claim(
     measured=f"likeness in {len(main_runs)} runs, paired by subject: {likeness_words}",
     verdict=subject_runs.verdict(likeness),
     seeds=[int(seed) for seed in seeds],
-    results="subject_driven.csv",
+    results="results/subject_driven.csv",
 )
 
 # %% energy claim
@@ -567,7 +567,7 @@ claim(
     f"at least {added:.0e} in every run of the others",
     verdict="reproduced" if added > 10 * turned else "not visible at this scale",
     seeds=[int(seed) for seed in seeds],
-    results="subject_driven.csv",
+    results="results/subject_driven.csv",
 )
 
 # %% curves text [markdown]
@@ -593,7 +593,7 @@ claim(
     measured=f"likeness won on the way, paired by subject: {early_words}",
     verdict=subject_runs.verdict(early),
     seeds=[int(seed) for seed in seeds],
-    results="subject_driven.csv",
+    results="results/subject_driven.csv",
 )
 
 # %% seeds claim
@@ -607,7 +607,7 @@ claim(
     + ", ".join(f"{LABELS[m]} {np.mean(list(values.values())):.3f}" for m, values in luck.items()),
     verdict=subject_runs.verdict(steadier),
     seeds=[int(seed) for seed in seeds],
-    results="subject_driven.csv",
+    results="results/subject_driven.csv",
 )
 
 # %% long text [markdown]
@@ -641,7 +641,7 @@ claim(
     + ", ".join(f"{m} {value:.2f}" for m, value in losses.items()),
     verdict=stays,
     seeds=[0],
-    results="subject_driven.csv",
+    results="results/subject_driven.csv",
 )
 
 # %% frontier text [markdown]
@@ -693,7 +693,7 @@ claim(
     measured=f"prompts without the subject, paired by subject: {fidelity_words}",
     verdict=subject_runs.verdict(fidelity),
     seeds=[int(seed) for seed in seeds],
-    results="subject_driven.csv",
+    results="results/subject_driven.csv",
 )
 
 # %% directions text [markdown]
