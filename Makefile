@@ -7,9 +7,6 @@ LESSON := notebooks/00_start_here.ipynb
 # JupyterLab's question about news, which a first-time visitor would have to answer, and its look for updates.
 NEWS := @jupyterlab/apputils-extension:announcements
 
-# These tests start Jupyter kernels, which do not start in the workers of a parallel run.
-KERNELS := tests/tools tests/browser
-
 # Root (as in a container) must say that it is meant.
 LAB_FLAGS := --LabApp.default_url=/lab/tree/$(LESSON) $(if $(filter 0,$(shell id -u)),--allow-root)
 
@@ -26,8 +23,7 @@ lab: $(READY)  ## JupyterLab, opened on lesson 00
 test: $(READY)  ## style, library, solution notebooks, JupyterLab in a browser
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
-	$(VENV)/bin/python -m pytest tests $(KERNELS:%=--ignore=%) --numprocesses 2 --dist loadfile
-	$(VENV)/bin/python -m pytest $(KERNELS) notebooks/solutions --nbval-lax --nbval-current-env
+	$(VENV)/bin/python -m pytest --nbval-lax --nbval-current-env
 
 lessons: $(READY)  ## notebooks from their masters in lessons/
 	$(VENV)/bin/python tools/build_lessons.py

@@ -6,9 +6,6 @@ import pytest
 # Set before anything imports the hub's client; the notebooks' kernels inherit it.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TUTORIAL_STRICT"] = "1"  # a check that is not passed fails its notebook
-# Workers share the cores: two that each take all of them would be slower than one.
-_workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1))
-os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // _workers)))
 
 
 @pytest.fixture(autouse=True)

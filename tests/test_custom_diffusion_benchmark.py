@@ -28,7 +28,7 @@ def searched(module):
     """A complete search, in which each method's middle rate is the best."""
     for method, how in module.METHODS.items():
         for rate, likeness in zip(how.rates, (0.2, 0.6, 0.4), strict=True):
-            yield a_row(module, "search", method, module.SEARCH[0], rate=rate, likeness=likeness)
+            yield a_row(module, "search", method, *module.SEARCH, rate=rate, likeness=likeness)
 
 
 def test_prompts_are_worded_as_the_model_knows_them(bench_module):
