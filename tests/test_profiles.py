@@ -149,3 +149,9 @@ def test_the_pocket_profile_goes_with_the_pocket_model(small_unet):
 def test_what_is_trained_itself_is_loaded_in_float32(method, precision, expected):
     assert profiles.weights_dtype(method, "sd15", "cuda", precision) is expected
     assert profiles.weights_dtype(method, "sd15", "cpu", precision) is torch.float32
+
+
+def test_the_pocket_models_control_is_trained_as_lesson_08_does():
+    recipe, edges = POCKET.recipes["control"], control.EDGES
+    assert (recipe.lr, recipe.batch, recipe.steps) == (edges.lr, edges.batch_size, edges.steps)
+    assert (POCKET.hint_encoder, POCKET.noisier) == (edges.hint_encoder, edges.noisier)

@@ -84,6 +84,13 @@ def start_lab(folder: Path, scratch: Path) -> Iterator[Lab]:
         server.wait(timeout=30)
 
 
+def run_in_new_kernels(scratch: Path, source: str) -> None:
+    """Have each kernel that the lab of `scratch` starts from now on run `source` before its first cell."""
+    file = scratch / "ipythondir" / "profile_default" / "startup" / "first.py"
+    file.parent.mkdir(parents=True)
+    file.write_text(source)
+
+
 @contextmanager
 def start_browser(scratch: Path) -> Iterator[webdriver.Chrome]:
     """Headless Chromium with an empty profile in `scratch`."""
@@ -139,6 +146,11 @@ def move_slider(handle: WebElement, steps: int) -> None:
     """Press the arrow key `steps` times on a slider's handle: to the right, or to the left if negative."""
     key = Keys.ARROW_RIGHT if steps > 0 else Keys.ARROW_LEFT
     handle.send_keys(key * abs(steps))
+
+
+def is_at_its_end(handle: WebElement) -> bool:
+    """Whether a slider's handle is at its right end, where a step to the right moves nothing."""
+    return float(handle.get_attribute("aria-valuenow")) == float(handle.get_attribute("aria-valuemax"))
 
 
 def pixels(browser: webdriver.Chrome, picture: WebElement) -> str | None:

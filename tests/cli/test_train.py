@@ -90,6 +90,22 @@ def test_a_control_reloads_and_sees_its_hint(branch, train, sd, command, tmp_pat
     assert drawn[0] != drawn[1]
 
 
+def test_a_branch_in_half_precision_is_half_the_file_and_nearly_the_same(train, sd):
+    name = "diffusion_pytorch_model.safetensors"
+    whole = train("control", output="whole", profile=sd) / name
+    half = train("control", "--half", output="half", profile=sd) / name
+    assert half.stat().st_size < 0.6 * whole.stat().st_size
+    rounded = load_file(half)
+    for key, tensor in load_file(whole).items():
+        torch.testing.assert_close(rounded[key].float(), tensor, atol=1e-4, rtol=1e-3)
+
+
+def test_rotations_are_not_saved_in_half_precision(command, tiny, tmp_path):
+    words = ["--profile", tiny, "--pictures", CAT, "--branch", "oft", "--half", "--output", tmp_path / "none"]
+    code, _, said = command("train", "control", *words)
+    assert code == 2 and "orthogonal" in said and not (tmp_path / "none").exists()
+
+
 def test_the_output_tells_all_of_the_run(train, tiny):
     folder = train("lora", "--seed", 3, "--rank", 5)
     settings = options.read(folder / "training.toml")

@@ -121,19 +121,22 @@ def _new_word(options, pipe) -> tuple[dict, list, list[str], dict]:
 
 
 def _control(options, pipe) -> Prepared:
+    if options.half and options.branch == "oft":
+        raise ValueError("--half is for a branch beside the model: rounded rotations would not be orthogonal")
     made, controls, captions = data.pairs(options, pipe)
     if options.branch == "oft":
         model = control.with_oft(pipe, options.block_size, seed=options.seed)
     else:
-        model = control.from_unet(pipe.unet, options.branch, control.vae_factor(pipe.vae), seed=options.seed)
+        factor = control.vae_factor(pipe.vae)
+        model = control.from_unet(pipe.unet, options.branch, factor, options.hint_encoder, options.seed)
         if options.gradient_checkpointing and options.branch in COPIES:  # convolutions alone have nothing to save
             model.enable_gradient_checkpointing()
-    task = control.ControlTask(pipe, model, made, drop_prompt=options.drop_prompt)
+    task = control.ControlTask(pipe, model, made, drop_prompt=options.drop_prompt, noisier=options.noisier)
     task.name = f"control {options.branch}"
     learned = f"{len(made)} pairs of a picture and its control ({options.kind})"
     loading = CONTROL if options.branch in COPIES else OURS_ALONE
-    return Prepared(task, learned, lambda folder: weights.save_control(pipe, model, folder), loading, captions,
-                    controls, model)  # fmt: skip
+    return Prepared(task, learned, lambda folder: weights.save_control(pipe, model, folder, options.half), loading,
+                    captions, controls, model)  # fmt: skip
 
 
 PREPARE = {

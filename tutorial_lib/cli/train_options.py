@@ -43,7 +43,12 @@ def _add_data(parser, method: str) -> None:
         parser.add_argument("--controls", metavar="FOLDER", help="control pictures, named as the pictures")
         parser.add_argument("--scenes", type=int, help="without --pictures: so many scenes of the pocket world")
         parser.add_argument("--branch", choices=("full", "lite", "gaussian", "oft"), help="default: full, a ControlNet")
+        parser.add_argument(
+            "--hint-encoder", choices=("code", "gaussian"), help="its first weights; default: profile's"
+        )
         parser.add_argument("--drop-prompt", type=float, help="share of prompts left empty; default: 0.5")
+        parser.add_argument("--noisier", type=float, help="how much more often noisy time steps come; 0: all alike")
+        parser.add_argument("--half", action=BooleanOptionalAction, help="a file of half the size, in half precision")
         return
     parser.add_argument("--token", help="the subject's word; default: <new1> if it is learned, else sks")
     parser.add_argument("--class", dest="class_word", metavar="WORD", help="what the subject is one of: cat")
@@ -105,7 +110,8 @@ def with_defaults(options, pipe, processes: int):
         **vars(plan), "warmup": 0, "seed": 0, "prior_weight": 1.0, "init": "ktn", "augment": True,
         "token": "<new1>" if options.method in NEW_WORD else "sks", "rank": profile.rank,
         "block_size": profile.block_size, "eps": profile.eps, "ema": profile.ema, "kind": "edges", "scenes": 2000,
-        "branch": "full", "drop_prompt": 0.5, "save_every": 50, "every": max(1, steps // 10),
+        "branch": "full", "drop_prompt": 0.5, "half": False, "hint_encoder": profile.hint_encoder,
+        "noisier": profile.noisier, "save_every": 50, "every": max(1, steps // 10),
         "sampling_steps": profile.sampling_steps, "guidance": profile.guidance, "watched": 4,
     }  # fmt: skip
     for name, value in defaults.items():

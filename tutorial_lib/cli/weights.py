@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import torch
@@ -166,10 +167,10 @@ def _put_words(pipe, path: Path) -> None:
         pipe.load_textual_inversion({word: row.flatten()}, token=word)
 
 
-def save_control(pipe, model, folder: Path) -> None:
-    """A branch as diffusers does; a hint encoder with the UNet's adapter beside it."""
+def save_control(pipe, model, folder: Path, half: bool = False) -> None:
+    """A branch as diffusers does, if wanted in half precision; a hint encoder with the UNet's adapter beside it."""
     if not isinstance(model, control.HintEncoder):
-        model.save_pretrained(folder)
+        (copy.deepcopy(model).half() if half else model).save_pretrained(folder)
         return
     model.save_pretrained(folder / HINTS)
     oft.save(pipe.unet, folder)

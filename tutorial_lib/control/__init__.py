@@ -21,7 +21,7 @@ from tutorial_lib.control.branch import ControlNetLite, ControlNetPaperHint, fro
 from tutorial_lib.control.hint_encoders import HintEncoder, PaperHintEncoder, code_widths, vae_factor, zero
 from tutorial_lib.control.pairs import Pairs, encode_pairs, scene_pairs
 from tutorial_lib.control.prediction import check_fit, generate, hinted, picture_side, predict
-from tutorial_lib.control.recipe import EDGES, TEST, TRAINING, Recipe, edge_ceiling, scenes
+from tutorial_lib.control.recipe import EDGES, TEST, TRAINING, Recipe, edge_ceiling, scenes, through_vae
 from tutorial_lib.control.task import ControlTask
 from tutorial_lib.control.watching import Probe, edge_scores, sudden_convergence
 
@@ -52,6 +52,7 @@ __all__ = [
     "scene_pairs",
     "scenes",
     "sudden_convergence",
+    "through_vae",
     "vae_factor",
     "with_lora",
     "with_oft",

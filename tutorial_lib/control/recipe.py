@@ -37,11 +37,15 @@ def scenes(stream: int, count: int) -> list[Scene]:
     return [world.sample_scene(np.random.default_rng((stream, k))) for k in range(count)]
 
 
-@torch.no_grad()
 def edge_ceiling(pipe, pictures: list, controls: list) -> dict[str, float]:
     """`edge_scores` of true pictures after a round trip through the VAE: what is lost there no control can draw."""
+    return edge_scores(through_vae(pipe, pictures), controls)
+
+
+@torch.no_grad()
+def through_vae(pipe, pictures: list) -> list:
+    """The pictures encoded and decoded again, as PIL pictures."""
     from diffusers.image_processor import VaeImageProcessor
 
     decoded = ddim.decode(pipe, ddim.encode(pipe, pictures))  # (n, 3, h, w) in [0, 1]
-    returned = VaeImageProcessor.numpy_to_pil(decoded.cpu().permute(0, 2, 3, 1).numpy())
-    return edge_scores(returned, controls)
+    return VaeImageProcessor.numpy_to_pil(decoded.cpu().permute(0, 2, 3, 1).numpy())
