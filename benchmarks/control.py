@@ -1,16 +1,28 @@
-"""How well, and how suddenly, does a branch beside the frozen model learn to follow a control?
+"""How well, and how suddenly, does a frozen model learn to follow a control, by a branch beside it or by adapters?
 
-    python benchmarks/control.py                     everything, about two hours on one core
+    python benchmarks/control.py                     everything, about eight hours on one core
     python benchmarks/control.py --parts edges --seeds 0        a part of it
 
 Writes a row for each figure of a run to results/control.csv and goes on where it stopped; several commands may fill
-one file at the same time. Parts: "edges" trains ControlNet on edges by the recipe of lesson 08, once a seed;
-"ablations" the same with Gaussian convolutions instead of zero convolutions, and ControlNet-lite.
+one file at the same time. A run trains one method with one seed. The parts, and about how many minutes of one core
+their three seeds take (measured on a few steps; adapters take 1.5 times as long as a branch):
+
+    edges          30  ControlNet on edges, by the recipe of lesson 08
+    ablations      55  the same with Gaussian convolutions instead of zero convolutions, and ControlNet-lite
+    search         40  learning rates of OFT and LoRA for control, with one seed that is used nowhere else
+    adapters      115  OFT, COFT and LoRA on edges, at the best rate of the search (COFT at OFT's)
+    pairs          60  ControlNet on edges, with fewer and with more pictures to learn from
+    segmentation   95  ControlNet, OFT and LoRA on segmentation maps
+    landmarks      95  the same on face landmarks, with pictures of one person
+
+Runs of seed 0 under all four kinds of prompts also leave a sheet of their pictures, results/control_<method>.png: a
+run whose sheet is missing is made again, and its rows stay.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import math
 import sys
 import time
@@ -18,24 +30,19 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tutorial_lib import control, models, results, sampling, training
-from tutorial_lib.pocket import conditions, judge, world
+import control_exam
+from control_exam import FALLING, MEASURES, REGIMES, Exam, scenes
+from control_parts import ADAPTERS, PARTS, RATES, Part, begin
+
+from tutorial_lib import control, models, results, training
+from tutorial_lib.pocket import judge
 
 RESULTS = results.FOLDER / "control.csv"
 
-PARTS, SEEDS = {"edges": ("full",), "ablations": ("gaussian", "lite")}, (0, 1, 2)  # the branches of a part
-REGIMES = ("none", "insufficient", "conflicting", "perfect")  # of prompts, as in the paper
-FOLLOWED = ("none", "perfect")  # on the way
-INSUFFICIENT = "a picture"
-MEASURES = (
-    "F1",
-    "IoU",
-    "things",
-)  # the last: pictures in which the judge finds what the edges are of, no more, no less
-TESTED, WATCHED = 48, 12  # scenes that are drawn before and after training, and on the way
+WATCHED = 12  # scenes to draw then
 LOOKS = 20  # at the watched scenes, evenly over the run; the start comes besides
-SAMPLING = 10  # DDIM steps of a picture
-NOISE = 1000  # the first picture's seed in a run of seed 0; each run has its own thousand
+SEEDS, SEARCH_SEED = (0, 1, 2), 100  # the latter is used nowhere else
+PICTURED_SEED = 0  # of the runs that leave a sheet of pictures
 
 KEY = ("part", "method", "control", "regime", "measure", "pairs", "seed")
 
@@ -45,7 +52,7 @@ class Row:
     """One figure of one run. `looks` and `curve` are lists with spaces between their numbers."""
 
     part: str
-    method: str  # the branch: "full" is ControlNet itself
+    method: str  # "full" is ControlNet itself; "OFT at 0.001" in the search
     control: str
     regime: str  # of the prompts that pictures are drawn with
     measure: str
@@ -66,114 +73,99 @@ class Row:
 
 
 class Bench:
-    """The frozen model, the scenes to test with and what every run shares."""
+    """The frozen model, and what the runs share."""
 
     def __init__(self, pipe, table: results.Table, command: str = ""):
         self.pipe, self.table, self.command = pipe, table, command
-        self.judge, self.scenes = judge.load(), control.scenes(control.TEST, TESTED)
-        pictures = [world.draw(scene) for scene in self.scenes]
-        self.controls = [conditions.of_picture("edges", picture) for picture in pictures]
-        self.captions = [world.caption(scene) for scene in self.scenes]
-        self.ceiling = self.scores(control.through_vae(pipe, pictures))
+        self.judge, self.clip = judge.load(), models.load_clip()
 
-    def scores(self, pictures: list) -> dict[str, float]:
-        """Every measure of pictures of the first scenes."""
-        readings = self.judge.read(pictures)
-        right = [kinds(scene) == kinds(reading) for scene, reading in zip(self.scenes, readings)]
-        return control.edge_scores(pictures, self.controls[: len(pictures)]) | {"things": sum(right) / len(right)}
+    @functools.cache  # noqa: B019 - one bench a command
+    def exam(self, kind: str) -> Exam:
+        return Exam(self.pipe, kind, self.judge, self.clip)
 
-    def prompts(self, regime: str, count: int) -> list[str]:
-        """One for each of the first scenes. "conflicting": the caption of the next scene that has nothing of it."""
-        if regime == "conflicting":
-            return [self.captions[self.stranger(k)] for k in range(count)]
-        return {"none": [""] * count, "insufficient": [INSUFFICIENT] * count, "perfect": self.captions[:count]}[regime]
-
-    def stranger(self, k: int) -> int:
-        """The next scene after k with none of its things, counted round."""
-        others = [(k + away) % TESTED for away in range(1, TESTED)]
-        return next(other for other in others if not set(kinds(self.scenes[k])) & set(kinds(self.scenes[other])))
-
-    def look(self, branch, regimes: Sequence[str], count: int, seed: int) -> dict[tuple[str, str], float]:
-        """{(regime, measure): score} of the first `count` scenes; picture i has the noise i of the run's seed."""
-        found = {}
-        for regime in regimes:
-            guidance = 1.0 if regime == "none" else sampling.DEFAULT_GUIDANCE  # without a prompt it would do nothing
-            options = {"num_inference_steps": SAMPLING, "guidance_scale": guidance, "progress": False}
-            prompts, controls = self.prompts(regime, count), self.controls[:count]
-            drawn = control.generate(self.pipe, branch, prompts, controls, seed=NOISE * (seed + 1), **options)
-            found |= {(regime, name): score for name, score in self.scores(drawn).items()}
-        return found
-
-
-def kinds(picture) -> list[str]:
-    """What a scene shows, or what the judge reads in a picture."""
-    return sorted(thing.kind for thing in picture.things)
+    @functools.lru_cache(maxsize=1)  # noqa: B019 - 10,000 pairs are 200 MB
+    def pairs(self, kind: str, count: int) -> control.Pairs:
+        return control.scene_pairs(self.pipe, kind, scenes(kind, control.TRAINING, count))
 
 
 @dataclass(frozen=True)
 class Run:
-    """A branch on edges, from fresh weights, order and noise of this seed."""
+    """One method on one control, from fresh weights, order and noise of this seed."""
 
     part: str
     method: str
     seed: int
+    pairs: int = control.EDGES.pairs
+    rate: float = control.EDGES.lr
+
+    @property
+    def asked(self) -> Part:
+        return PARTS[self.part]
+
+    def key(self, regime: str, measure: str) -> tuple:
+        method = f"{self.method} at {self.rate:g}" if self.part == "search" else self.method
+        return (self.part, method, self.asked.control, regime, measure, self.pairs, self.seed)
+
+    def left(self, table: results.Table) -> bool:
+        """Whether a row is missing, or the sheet."""
+        keys = [self.key(regime, measure) for regime in self.asked.regimes for measure in MEASURES[self.asked.control]]
+        return not all(table.has(*key) for key in keys) or (self.pictured() and not self.sheet(table).exists())
+
+    def pictured(self) -> bool:
+        return self.asked.regimes == REGIMES and self.seed == PICTURED_SEED
+
+    def sheet(self, table: results.Table) -> Path:
+        return table.file.parent / f"control_{self.method}.png"
 
     def done(self, bench: Bench) -> list[Row]:
-        """Trains a branch and judges it: a row for each regime and measure."""
-        recipe = control.EDGES
-        branch = control.from_unet(
-            bench.pipe.unet, self.method, control.vae_factor(bench.pipe.vae), recipe.hint_encoder, self.seed
-        )
-        start = bench.look(branch, REGIMES, TESTED, self.seed)
-        history, seconds = self.train(bench, branch)
-        end = bench.look(branch, REGIMES, TESTED, self.seed)
-        same = {"parameters": sum(p.numel() for p in branch.parameters()), "steps": recipe.steps, "seconds": seconds}
-        same |= {"model": bench.table.model, "command": bench.command}
+        """Trains and judges: a row for each regime and measure."""
+        exam, (pipe, model) = bench.exam(self.asked.control), begin(self.method, bench.pipe, self.seed)
+        start = exam.look(pipe, model, self.asked.regimes, control_exam.TESTED, self.seed)
+        task, history, seconds = self.train(bench, pipe, model)
+        end = exam.look(pipe, model, self.asked.regimes, control_exam.TESTED, self.seed)
+        if self.pictured():
+            file = self.sheet(bench.table)
+            exam.sheet(pipe, model, self.seed).save(file.with_suffix(".partial"), "PNG", optimize=True)
+            file.with_suffix(".partial").replace(file)
+        same = {"parameters": sum(p.numel() for p in task.parameters().values()), "steps": control.EDGES.steps}
+        same |= {"seconds": seconds, "model": bench.table.model, "command": bench.command}
         rows = []
         for regime, measure in end:
             figures = {"value": end[regime, measure], "start": start[regime, measure]}
-            figures |= {"ceiling": bench.ceiling[measure]} | on_the_way(history, f"{regime} {measure}")
+            figures |= {"ceiling": exam.ceiling[measure]} | on_the_way(history, regime, measure)
             rows.append(Row(**dict(zip(KEY, self.key(regime, measure), strict=True)), **figures, **same))
         return rows
 
-    def key(self, regime: str, measure: str) -> tuple:
-        return (self.part, self.method, "edges", regime, measure, control.EDGES.pairs, self.seed)
-
-    def train(self, bench: Bench, branch) -> tuple[training.History, float]:
-        """The history, and the processor's seconds a step without those of the looks."""
-        recipe, looking = control.EDGES, 0.0
+    def train(self, bench: Bench, pipe, model) -> tuple[control.ControlTask, training.History, float]:
+        """Task, history, and the processor's seconds a step without those of the looks."""
+        recipe, exam, looking = control.EDGES, bench.exam(self.asked.control), 0.0
 
         def watch() -> dict[str, float]:
             nonlocal looking
             begun = time.process_time()
-            found = bench.look(branch, FOLLOWED, WATCHED, self.seed)
+            found = exam.look(pipe, model, self.asked.followed, WATCHED, self.seed)
             looking += time.process_time() - begun
             return {" ".join(name): score for name, score in found.items()}
 
-        pairs = control.scene_pairs(bench.pipe, "edges", control.scenes(control.TRAINING, recipe.pairs))
-        task = control.ControlTask(
-            bench.pipe, branch, pairs, drop_prompt=recipe.drop_prompt, noisier=recipe.noisier, watch=watch
-        )
+        pairs = bench.pairs(self.asked.control, self.pairs)
+        options = {"drop_prompt": recipe.drop_prompt, "noisier": recipe.noisier, "watch": watch}
+        task = control.ControlTask(pipe, model, pairs, **options)
+        every = max(1, recipe.steps // LOOKS)
         begun = time.process_time()
         history = training.fit(
-            task,
-            recipe.steps,
-            recipe.lr,
-            recipe.batch_size,
-            self.seed,
-            ema=recipe.ema,
-            every=max(1, recipe.steps // LOOKS),
-            progress=False,
+            task, recipe.steps, self.rate, recipe.batch_size, self.seed, ema=recipe.ema, every=every, progress=False
         )
-        return history, (time.process_time() - begun - looking) / recipe.steps
+        return task, history, (time.process_time() - begun - looking) / recipe.steps
 
 
-def on_the_way(history: training.History, name: str) -> dict:
+def on_the_way(history: training.History, regime: str, measure: str) -> dict:
     """What the looks saw of one figure; nothing where it was not followed."""
+    name = f"{regime} {measure}"
     if name not in history.watched:
         return {"jump": math.nan, "jump_share": math.nan, "looks": "", "curve": ""}
     curve = history.watched[name]
-    jump, share = control.sudden_convergence(history.watched_at, curve)
+    rising = [-value for value in curve] if measure in FALLING else curve
+    jump, share = control.sudden_convergence(history.watched_at, rising)
     return {"jump": jump, "jump_share": share, "looks": _listed(history.watched_at), "curve": _listed(curve)}
 
 
@@ -181,26 +173,67 @@ def _listed(numbers) -> str:
     return " ".join(f"{number:.4g}" for number in numbers)
 
 
+# ------------------------------------------------------------------ which runs
+
+
+def best_rate(rows: list[Row], method: str) -> float:
+    """The rate with the best F1 without prompts in the search. SystemExit while one is missing."""
+    method = "OFT" if method == "COFT" else method
+    found = {row.method: row.value for row in rows if (row.part, row.regime, row.measure) == ("search", "none", "F1")}
+    tried = {rate: found.get(f"{method} at {rate:g}") for rate in RATES[method]}
+    if missing := [rate for rate, value in tried.items() if value is None]:
+        raise SystemExit(f"the search lacks {method} at {missing}: run this with --parts search first")
+    return max(tried, key=tried.get)
+
+
+def planned(part: str, seeds: Sequence[int], rows: list[Row]) -> Iterator[Run]:
+    """Every run of a part."""
+    for seed in (SEARCH_SEED,) if part == "search" else seeds:
+        for method in PARTS[part].methods:
+            for pairs in PARTS[part].pairs or (control.EDGES.pairs,):
+                rates = (control.EDGES.lr,)
+                if method in ADAPTERS:
+                    rates = RATES[method] if part == "search" else (best_rate(rows, method),)
+                yield from (Run(part, method, seed, pairs, rate) for rate in rates)
+
+
 def runs(table: results.Table, parts: Sequence[str], seeds: Sequence[int]) -> Iterator[Run]:
-    """The runs of which a row is missing."""
-    for run in [Run(part, method, seed) for part in parts for seed in seeds for method in PARTS[part]]:
-        if not all(table.has(*run.key(regime, measure)) for regime in REGIMES for measure in MEASURES):
-            yield run
+    """The runs of which a row or the sheet is missing."""
+    for part in parts:
+        for run in planned(part, seeds, table.rows()):
+            if run.left(table):
+                yield run
+
+
+# ------------------------------------------------------------------ report
 
 
 def report(rows: list[Row]) -> Iterator[str]:
     """Every figure, how much of the ceiling it is, and the mean over seeds."""
-    yield "branch    prompts       measure  seed   before   after   of the ceiling   steepest at   with of the rise"
-    for row in sorted(rows, key=lambda row: (row.method, row.regime, row.measure, row.seed)):
+    yield "method    prompts       measure  seed   before   after   of the ceiling   steepest at   with of the rise"
+    for row in sorted(rows, key=lambda row: (row.part, row.method, row.regime, row.measure, row.pairs, row.seed)):
         yield (
             f"{row.method:9} {row.regime:13} {row.measure:8} {row.seed:4} {row.start:8.3f} {row.value:7.3f} "
-            f"{row.value / row.ceiling:16.2f} {row.jump:13.0f} {row.jump_share:18.2f}"
+            f"{_share(row):16.2f} {row.jump:13.0f} {row.jump_share:18.2f}"
         )
-    for group in dict.fromkeys((row.method, row.regime, row.measure) for row in rows):
-        shares = [row.value / row.ceiling for row in rows if (row.method, row.regime, row.measure) == group]
-        mean, spread = results.mean_and_spread(shares)
-        method, regime, measure = group
-        yield f"{method}, {measure}, prompts {regime}: {mean:.2f} ± {spread:.2f} of the ceiling, {len(shares)} seeds"
+    for group in dict.fromkeys(_group(row) for row in rows):
+        alike = [row for row in rows if _group(row) == group]
+        part, method, regime, measure, pairs = group
+        name = f"{part}, {pairs} pairs, {method}, {measure}, prompts {regime}"
+        if measure in FALLING:
+            mean, spread = results.mean_and_spread(row.value for row in alike)
+            yield f"{name}: {mean:.3f} ± {spread:.3f}, true pictures {alike[0].ceiling:.3f}, {len(alike)} seeds"
+        else:
+            mean, spread = results.mean_and_spread(_share(row) for row in alike)
+            yield f"{name}: {mean:.2f} ± {spread:.2f} of the ceiling, {len(alike)} seeds"
+
+
+def _group(row: Row) -> tuple:
+    return (row.part, row.method, row.regime, row.measure, row.pairs)
+
+
+def _share(row: Row) -> float:
+    return math.nan if row.measure in FALLING else row.value / row.ceiling
 
 
 def main() -> None:
@@ -218,8 +251,8 @@ def main() -> None:
         for row in run.done(bench):
             if not table.has(*(getattr(row, name) for name in KEY)):  # another command may have made it meanwhile
                 table.add(row)
-        done = [row for row in table.rows() if (row.method, row.seed) == (run.method, run.seed)]
-        print(f"{run.part}: {run.method}, seed {run.seed}", *report(done), sep="\n", flush=True)
+        done = [row for row in table.rows() if (row.part, row.seed) == (run.part, run.seed)]
+        print(f"{run.part}: {run.method}, {run.pairs} pairs, seed {run.seed}", *report(done), sep="\n", flush=True)
     print("", *report(table.rows()), sep="\n")
 
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from tutorial_lib import baselines, custom_diffusion, models, training
+from tutorial_lib import baselines, custom_diffusion, models, profiles, training
 from tutorial_lib.pocket.subjects import SUBJECTS
 from tutorial_lib.pocket.world import draw
 
@@ -78,9 +78,11 @@ def test_lora_begins_with_its_seed(pipe, cat):
     assert torch.equal(start(0), first) and not torch.equal(start(1), first)
 
 
-def test_a_saved_lora_gives_the_same_pictures_in_a_plain_pipeline(pipe, cat, tmp_path):
+@pytest.mark.parametrize("layers", [profiles.STABLE_DIFFUSION.layers, profiles.POCKET.layers])
+@pytest.mark.filterwarnings("error:While injecting the PEFT adapters")  # a part of the file is not loaded
+def test_a_saved_lora_gives_the_same_pictures_in_a_plain_pipeline(pipe, cat, tmp_path, layers):
     plain = state(pipe.unet)
-    fit(baselines.lora(pipe, cat, rank=5))
+    fit(baselines.lora(pipe, cat, rank=5, targets=layers))
     trained = look(pipe)
     baselines.save_lora(pipe, tmp_path)
     assert [f.name for f in tmp_path.iterdir()] == ["pytorch_lora_weights.safetensors"]

@@ -385,6 +385,21 @@ def test_the_hint_reaches_the_adapters_after_one_step(name):
     assert (one - other).abs().max() > 1e-5
 
 
+def test_an_adapter_may_sit_on_other_layers_and_hear_the_hint_from_the_start():
+    loud, quiet = Pipe(), Pipe()
+    options = {"targets": ["attn2.to_k"], "seed": 3}
+    strong = control.with_oft(loud, 8, hint_encoder="gaussian", **options)
+    weak = control.with_oft(quiet, 8, **options)
+    assert {name.split(".rotations.")[0][-10:] for name in control.adapter_parameters(loud.unet)} == {"attn2.to_k"}
+    arrived = []
+    for encoder in (strong, weak):
+        encoder.encoder.conv_out.register_forward_pre_hook(lambda module, given: arrived.append(given[0].std().item()))
+        encoder(inputs()[3])
+    assert arrived[0] > 5 * arrived[1]
+    with pytest.raises(ValueError, match="unknown hint encoder 'paper': expected 'code' or 'gaussian'"):
+        control.with_lora(Pipe(), 4, hint_encoder="paper")
+
+
 def test_adapters_of_a_subject_are_left_alone():
     from tutorial_lib import oft
 

@@ -83,6 +83,12 @@ def test_other_scenes_and_other_kinds_are_other_files(pipe, tmp_path):
     assert len(list(tmp_path.iterdir())) == 3
 
 
+def test_wanted_scenes_are_the_first_of_their_kind():
+    every = control.scenes(control.TEST, 40)
+    wanted = control.scenes(control.TEST, 5, lambda scene: len(scene.things) == 2)
+    assert wanted == [scene for scene in every if len(scene.things) == 2][:5] and len(wanted) == 5
+
+
 def test_a_part_of_the_pairs_is_another_training_set(pairs):
     part = pairs.first(2)
     assert len(part) == 2 and torch.equal(part.hints, pairs.hints[:2]) and len(part.pictures) == 2

@@ -175,13 +175,8 @@ def test_addition_is_the_sum_and_the_merge_keeps_each_concepts_words(module, ben
 
 
 def test_a_row_of_the_results_comes_out_the_same(module, bench):
-    if not module.RESULTS.exists():
-        pytest.skip("results/several_concepts.csv is not made yet")
     table = results.Table(module.RESULTS, module.Row, module.KEY, results.model_hash())
-    chosen = [row for row in table.rows() if row.method == "before" and row.concepts == "person+cat"]
-    if not chosen:
-        pytest.skip("results/several_concepts.csv has no such row yet")
-    row = chosen[0]
+    row = next(row for row in table.rows() if row.method == "before" and row.concepts == "person+cat")
     concepts = module.COMBINATIONS[row.concepts]
     asked = several.orders(concepts, module.PLACES)
     found = several.shares(bench.seen(bench.pipe, asked, row.seed, {c: c.word for c in concepts}))

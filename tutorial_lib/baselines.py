@@ -76,11 +76,14 @@ def _check_targets(unet, targets: Sequence[str]) -> None:
 
 
 def save_lora(pipe, folder: str | Path) -> None:
-    """Writes the LoRA as diffusers reads it: `pipe.load_lora_weights(folder)`."""
-    from diffusers.utils import convert_state_dict_to_diffusers
+    """Writes the LoRA as diffusers reads it: `pipe.load_lora_weights(folder)`.
+
+    With peft's names of the weights. diffusers' `convert_state_dict_to_diffusers` gives older names to those of
+    attention layers alone, and of a file with both kinds of names diffusers loads only the newer ones.
+    """
     from peft.utils import get_peft_model_state_dict
 
-    state = convert_state_dict_to_diffusers(get_peft_model_state_dict(pipe.unet, adapter_name=ADAPTER))
+    state = get_peft_model_state_dict(pipe.unet, adapter_name=ADAPTER)
     type(pipe).save_lora_weights(folder, unet_lora_layers=state)
 
 

@@ -73,3 +73,10 @@ def test_sheets_are_in_the_order_of_their_steps_and_a_half_written_one_is_left(t
         (25, 25),
         (100, 100),
     ]
+
+
+def test_the_choice_is_the_most_alike_within_the_limits():
+    rows = [("a", 0.5, 0.9, 10.0), ("b", 0.7, 0.8, 10.0), ("c", 0.9, 0.9, 60.0)]
+    methods = [dict(zip(("method", "likeness", "kept", "MB"), row)) for row in rows]
+    limits = [(0.5, 100), (0.5, 10), (0.85, 10), (0.95, 100), (0.5, 9)]
+    assert [own_pictures.choose(methods, *limit) for limit in limits] == ["c", "b", "a", None, None]

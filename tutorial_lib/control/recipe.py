@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,9 +34,10 @@ class Recipe:
 EDGES = Recipe(1000, 500, batch_size=8, lr=1e-3, hint_encoder="gaussian", drop_prompt=0.5, noisier=1.0, ema=0.97)
 
 
-def scenes(stream: int, count: int) -> list[Scene]:
-    """The first `count` scenes of TRAINING or of TEST, always the same."""
-    return [world.sample_scene(np.random.default_rng((stream, k))) for k in range(count)]
+def scenes(stream: int, count: int, wanted: Callable[[Scene], bool] = lambda scene: True) -> list[Scene]:
+    """The first `count` wanted scenes of TRAINING or of TEST, always the same."""
+    every = (world.sample_scene(np.random.default_rng((stream, k))) for k in itertools.count())
+    return list(itertools.islice(filter(wanted, every), count))
 
 
 def edge_ceiling(pipe, pictures: list, controls: list) -> dict[str, float]:

@@ -117,6 +117,15 @@ def _marked(picture: Image.Image) -> Image.Image:
 # ------------------------------------------------------------------ a training to watch
 
 
+def choose(methods: Sequence[dict], least_kept: float, most_mb: float) -> str | None:
+    """The method that is most like the subject among those that keep enough in a small enough file; None if none is.
+
+    methods: rows with "method", "likeness", "kept" and "MB".
+    """
+    allowed = [row for row in methods if row["kept"] >= least_kept and row["MB"] <= most_mb]
+    return max(allowed, key=lambda row: row["likeness"])["method"] if allowed else None
+
+
 def follow(arguments: Sequence[str], samples: Path | str) -> list[tuple[int, Image.Image]]:
     """Runs `python -m tutorial_lib` in a process of its own and shows its newest sample pictures as they come.
 

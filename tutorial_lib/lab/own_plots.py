@@ -30,5 +30,6 @@ def choice(methods: Sequence[dict], chosen: str | None, least_kept: float, most_
     place.invert_yaxis()
     place.set_xlim(min(0, *(row["likeness"] for row in methods)), 1)
     place.set_xlabel("likeness to the subject")
-    place.set_title(f"chosen: {chosen or 'none, no method is within the limits'}", fontsize=10)
+    limits = f"keep {least_kept:.2f} or more, in {most_mb:.0f} MB or less"
+    place.set_title(f"{limits}: {chosen or 'no method does'}", fontsize=10)
     return Image.open(io.BytesIO(plots.finish(figure, "").png)).convert("RGB")

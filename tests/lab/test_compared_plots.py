@@ -1,0 +1,42 @@
+"""The figures of lesson 09."""
+
+import io
+import math
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tutorial_lib.lab import compared_plots
+from tutorial_lib.lab.plots import COLOURS, Shown
+
+
+def coloured(shown, colour: str) -> int:
+    """How many pixels have this colour."""
+    assert isinstance(shown, Shown) and len(shown.alt) > 30
+    pixels = np.asarray(Image.open(io.BytesIO(shown.png)).convert("RGB")).astype(int)
+    rgb = [int(colour[k : k + 2], 16) for k in (1, 3, 5)]
+    return int((np.abs(pixels - rgb).max(-1) < 3).sum())
+
+
+def test_every_method_has_its_mean_over_seeds():
+    steps = [0, 50, 100]
+    methods = {"full": [(steps, [0.2, 0.3, 0.8]), (steps, [0.2, 0.5, 0.6])], "OFT": [(steps, [0.2, 0.4, 0.5])]}
+    shown = compared_plots.convergence(methods, "F1", 0.9)
+    assert "full from 0.20 to 0.70; OFT from 0.20 to 0.50" in shown.alt
+    assert all(coloured(shown, colour) > 100 for colour in COLOURS[:2])
+
+
+def test_more_pairs_and_the_floor():
+    panels = {"F1": {100: [0.5, 0.7], 1000: [0.8, 0.8]}, "IoU": {100: [0.1], 1000: [0.3]}}
+    shown = compared_plots.sizes(panels, {"F1": 0.4, "IoU": 0.05})
+    assert "F1: 0.60 of 100, 0.80 of 1000, before training 0.40; IoU: 0.10 of 100" in shown.alt
+    assert all(coloured(shown, colour) > 50 for colour in COLOURS[:2])
+    with pytest.raises(KeyError):
+        compared_plots.sizes(panels, {"F1": 0.4})
+
+
+def test_longer_bars_are_better_and_a_spread_may_be_missing():
+    shown = compared_plots.preferred({"full": (4.5, math.nan), "lite": (1.5, 0.2)}, 5, "one person")
+    assert "full 4.50, lite 1.50" in shown.alt and "one person" in shown.alt
+    assert coloured(shown, COLOURS[0]) > 3 * coloured(shown, COLOURS[1]) > 300

@@ -1,0 +1,63 @@
+"""Figures of lesson 09: how several controls are learned, how much they need to learn from, and who was preferred."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from tutorial_lib.lab.plots import COLOURS, LINES, Shown, finish, subplots
+
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+
+Curve = tuple[Sequence[float], Sequence[float]]  # steps, scores
+
+
+def convergence(methods: Mapping[str, Sequence[Curve]], y_label: str, ceiling: float | None = None) -> Shown:
+    """Scores over the steps: {method: one curve a seed}. Thin lines are the seeds, the thick one is their mean."""
+    figure, axes = subplots(1, 1, width=8, height=3.6)
+    place, told = axes[0, 0], []
+    for k, (method, curves) in enumerate(methods.items()):
+        style = {"color": COLOURS[k % len(COLOURS)], "linestyle": LINES[k % len(LINES)]}
+        for steps, scores in curves:
+            place.plot(steps, scores, linewidth=0.7, alpha=0.5, **style)
+        steps, means = curves[0][0], np.mean([scores for _, scores in curves], 0)
+        place.plot(steps, means, linewidth=2.5, label=method, **style)
+        told.append(f"{method} from {means[0]:.2f} to {means[-1]:.2f}")
+    if ceiling is not None:
+        place.axhline(ceiling, color="0.4", linewidth=1)
+        place.text(0, ceiling, " the VAE's own", va="bottom", fontsize=8, color="0.3")
+    place.set(xlabel="training steps", ylabel=y_label)
+    place.legend(frameon=False, fontsize=8, loc="lower right")
+    return finish(figure, f"{y_label} over the training steps, the mean over seeds: {'; '.join(told)}")
+
+
+def sizes(panels: Mapping[str, Mapping[float, Sequence[float]]], floors: Mapping[str, float]) -> Shown:
+    """One panel a figure: {title: {pairs to learn from: one score a seed}}, and the score before training."""
+    figure, axes = subplots(1, len(panels), width=4.2 * len(panels), height=3.2)
+    told = []
+    for k, (place, (title, points)) in enumerate(zip(axes[0], panels.items(), strict=True)):
+        means = [np.mean(scores) for scores in points.values()]
+        place.plot(list(points), means, "-", color=COLOURS[k], linewidth=2)
+        for pairs, scores in points.items():
+            place.plot([pairs] * len(scores), scores, MARKERS[k], color=COLOURS[k], markersize=6, alpha=0.7)
+        place.axhline(floors[title], color="0.4", linestyle=":", linewidth=1)
+        place.annotate("before training", (min(points), floors[title]), (0, 3), textcoords="offset points", fontsize=8)
+        place.set(xscale="log", xlabel="pairs to learn from", title=title)
+        steps = ", ".join(f"{mean:.2f} of {pairs:g}" for pairs, mean in zip(points, means))
+        told.append(f"{title}: {steps}, before training {floors[title]:.2f}")
+    return finish(figure, f"What more pairs bring; a mark is a seed. {'; '.join(told)}")
+
+
+def preferred(averages: Mapping[str, tuple[float, float]], best: int, who: str) -> Shown:
+    """Bars of average rankings with their spread: {method: (mean, spread)}; `best` points are the most."""
+    figure, axes = subplots(1, 1, width=7, height=0.8 + 0.42 * len(averages))
+    place = axes[0, 0]
+    means, spreads = zip(*averages.values())
+    errors = None if np.isnan(spreads).any() else spreads  # one person has no spread
+    place.barh(range(len(averages)), means, xerr=errors, color=COLOURS[: len(averages)], capsize=3)
+    place.set_yticks(range(len(averages)), list(averages))
+    place.set(xlim=(1, best), xlabel=f"average ranking by {who}: {best} is best")
+    place.invert_yaxis()
+    told = ", ".join(f"{method} {mean:.2f}" for method, (mean, _) in averages.items())
+    return finish(figure, f"Average ranking by {who}, {best} is best: {told}")
