@@ -36,7 +36,9 @@ def _shorten():
 
     def fit(task, steps, *arguments, every=10, callback=None, **options):
         look = callback and (lambda step, history: callback(step * every, history))
-        return whole(task, max(1, steps // every), *arguments, every=1, callback=look, **options)
+        history = whole(task, max(1, steps // every), *arguments, every=1, callback=look, **options)
+        history.watched_at[:] = [every * step for step in history.watched_at]
+        return history
 
     training.fit = fit
 
