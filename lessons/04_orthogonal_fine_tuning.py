@@ -717,7 +717,8 @@ pocket.unet.load_state_dict(plain)
 histories["LoRA"] = fit(baselines.lora(pocket, data, rank=4, watch=watch_lora), 2e-3, STEPS)
 baselines.remove_lora(pocket)
 
-assert oft.attach(pocket.unet, TARGETS, block_size=32) == paths
+attached = oft.attach(pocket.unet, TARGETS, block_size=32)
+assert attached == paths
 oft_task = training.DenoisingTask(pocket, data, oft.parameters(pocket.unet), watch=watch_oft, name="OFT")
 histories["OFT"] = fit(oft_task, 1e-3, 2 * STEPS)
 print(f"{len(paths)} layers, {sum(p.numel() for p in oft_task.parameters().values())} numbers to train")
