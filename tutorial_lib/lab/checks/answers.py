@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 
 from tutorial_lib.lab.checks import Mistake
@@ -33,3 +35,13 @@ def unchanged(before: torch.Tensor, after: torch.Tensor, name: str) -> None:
             f"Your function changed its input {name} in place (as {name} *= ... does). Whoever called it still needs "
             f"{name}: keep the result under a new name."
         )
+
+
+def compare(given: torch.Tensor, right: torch.Tensor, known: Mapping[str, torch.Tensor], otherwise: str) -> None:
+    """Mistake unless the answer is right: in the words of the known mistake that leads to it, if there is one."""
+    if torch.allclose(given, right, rtol=1e-4, atol=1e-5):
+        return
+    for message, wrong in known.items():
+        if wrong.shape == given.shape and torch.allclose(given, wrong, rtol=1e-4, atol=1e-5):
+            raise Mistake(message)
+    raise Mistake(f"{otherwise} They differ by up to {(given - right).abs().max().item():.3g}.")

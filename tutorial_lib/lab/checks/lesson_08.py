@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -12,18 +11,7 @@ from torch import nn
 
 from tutorial_lib import metrics
 from tutorial_lib.lab.checks import Mistake, check
-from tutorial_lib.lab.checks.answers import randn, tensor, unchanged
-
-
-def _compare(given: torch.Tensor, right: torch.Tensor, known: Mapping[str, torch.Tensor], otherwise: str) -> None:
-    """Mistake unless the answer is right: in the words of the known mistake that leads to it, if there is one."""
-    if torch.allclose(given, right, rtol=1e-4, atol=1e-5):
-        return
-    for message, wrong in known.items():
-        if wrong.shape == given.shape and torch.allclose(given, wrong, rtol=1e-4, atol=1e-5):
-            raise Mistake(message)
-    raise Mistake(f"{otherwise} They differ by up to {(given - right).abs().max().item():.3g}.")
-
+from tutorial_lib.lab.checks.answers import compare, randn, tensor, unchanged
 
 # ------------------------------------------------------------------ the gradient of a zero convolution
 
@@ -43,7 +31,7 @@ def zero_convolution_gradients(answer):
     _check_weight(given[0], x, g)
     bias = tensor(given[1], (6,), {(3, 6): "Every picture of the batch uses the same b: sum over the batch too."})
     mean = "dL/db is a mean. Each place adds its own share, so it is a sum."
-    _compare(bias, g.sum((0, 2, 3)), {mean: g.mean((0, 2, 3))}, "dL/db is the sum of g over pictures and places.")
+    compare(bias, g.sum((0, 2, 3)), {mean: g.mean((0, 2, 3))}, "dL/db is the sum of g over pictures and places.")
     _check_input(given[2], x, g)
 
 
@@ -67,7 +55,7 @@ def _check_weight(given, x: torch.Tensor, g: torch.Tensor) -> None:
         "The sign is wrong: this is the direction of the step, -dL/dw. Return the gradient.": -right,
         "You summed g and x apart and multiplied then. First multiply place by place, then sum.": apart,
     }
-    _compare(weight, right, known, "dL/dw has the right shape and wrong numbers.")
+    compare(weight, right, known, "dL/dw has the right shape and wrong numbers.")
 
 
 def _check_input(given, x: torch.Tensor, g: torch.Tensor) -> None:
@@ -265,7 +253,7 @@ def _check_learns(own: nn.Module, block: nn.Module, x: torch.Tensor, c: torch.Te
             "The frozen block's output was taken away or added once more. Return zero_out(copy(...)) alone.": block(x)
             + z(z_out, block(x + z(z_in, c))),
         }
-        _compare(given, z(z_out, block(x + z(z_in, c))), known, "With weights that are not 0 the output is wrong.")
+        compare(given, z(z_out, block(x + z(z_in, c))), known, "With weights that are not 0 the output is wrong.")
 
 
 def _block_class(forward, zero=True, keep=copy.deepcopy, train=True):
@@ -491,7 +479,7 @@ def edge_f1(answer):
         unchanged(asked, handed[1], "asked")
         given = tensor(result, ())
         right = torch.tensor(metrics.edge_f1(found.numpy(), asked.numpy(), tolerance))
-        _compare(given, right, _wrong_f1(found, asked, tolerance), f"Wrong at a tolerance of {tolerance}.")
+        compare(given, right, _wrong_f1(found, asked, tolerance), f"Wrong at a tolerance of {tolerance}.")
 
 
 def _edge_case() -> tuple[torch.Tensor, torch.Tensor]:
@@ -657,7 +645,7 @@ def guess_mode(answer):
         unchanged(before, after, "residuals")
     given = tensor(result, tuple(plain.shape))
     scales = torch.logspace(-1, 0, 4)
-    _compare(given, _guided(predict, residuals, scales), _wrong_guesses(predict, residuals), "The numbers are wrong.")
+    compare(given, _guided(predict, residuals, scales), _wrong_guesses(predict, residuals), "The numbers are wrong.")
 
 
 def _guided(predict, residuals, scales, guidance: float = 3.0, other=0.0) -> torch.Tensor:

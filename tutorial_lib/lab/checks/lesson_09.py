@@ -12,17 +12,7 @@ import torch
 from tutorial_lib import metrics
 from tutorial_lib.lab import ranking
 from tutorial_lib.lab.checks import Mistake, check
-from tutorial_lib.lab.checks.answers import randn, tensor, unchanged
-
-
-def _compare(given: torch.Tensor, right: torch.Tensor, known: Mapping[str, torch.Tensor], otherwise: str) -> None:
-    """Mistake unless the answer is right: in the words of the known mistake that leads to it, if there is one."""
-    if torch.allclose(given, right, rtol=1e-4, atol=1e-5):
-        return
-    for message, wrong in known.items():
-        if wrong.shape == given.shape and torch.allclose(given, wrong, rtol=1e-4, atol=1e-5):
-            raise Mistake(message)
-    raise Mistake(f"{otherwise} They differ by up to {(given - right).abs().max().item():.3g}.")
+from tutorial_lib.lab.checks.answers import compare, randn, tensor, unchanged
 
 
 def _number(value) -> torch.Tensor:
@@ -59,7 +49,7 @@ def mean_iou(answer):
     unchanged(torch.from_numpy(seen), handed[0], "seen")
     unchanged(torch.from_numpy(asked), handed[1], "asked")
     right = _number(metrics.segmentation_scores(seen, asked)["mIoU"])
-    _compare(given, right, _wrong_ious(seen, asked), "The number is wrong.")
+    compare(given, right, _wrong_ious(seen, asked), "The number is wrong.")
 
 
 def _wrong_ious(seen, asked) -> dict[str, torch.Tensor]:
@@ -182,7 +172,7 @@ def sum_of_controls(answer):
         stacked = "You put the branches side by side. The decoder adds residuals, so their shapes stay as they are."
         given = tensor(given, tuple(own[0].shape), {wide: stacked, (6, *own[0].shape[1:]): stacked})
         right = sum(scale * residual for scale, residual in zip(scales, own))
-        _compare(given, right, _wrong_sums(own, scales), f"The residual number {place} is wrong.")
+        compare(given, right, _wrong_sums(own, scales), f"The residual number {place} is wrong.")
 
 
 def _wrong_sums(own: list[torch.Tensor], scales: list[float]) -> dict[str, torch.Tensor]:
@@ -290,7 +280,7 @@ def carried_over(answer):
         weight = tensor(given[name], tuple(branch[name].shape))
         right = branch[name] + (tuned[name] - base[name] if name in base else 0)
         known = _wrong_weights(branch[name], base.get(name), tuned.get(name))
-        _compare(weight, right, known, f"{name} is wrong.")
+        compare(weight, right, known, f"{name} is wrong.")
 
 
 def _wrong_weights(own, base, tuned) -> dict[str, torch.Tensor]:
@@ -393,7 +383,7 @@ def average_ranking(answer):
     ballots = [ranking.Ballot(v, str(k), tuple(r)) for v, own in VOTES.items() for k, r in enumerate(own)]
     right = ranking.average(ballots)
     known = _wrong_averages()
-    _compare(row, torch.tensor([right[method].mean for method in METHODS]), known, "The numbers are wrong.")
+    compare(row, torch.tensor([right[method].mean for method in METHODS]), known, "The numbers are wrong.")
 
 
 def _wrong_averages() -> dict[str, torch.Tensor]:
@@ -475,7 +465,7 @@ def coin(answer):
         if not 0 <= given <= 1 + 1e-5:
             raise Mistake(f"For {right} of {count} you return {given:g}: a probability lies between 0 and 1.")
         wanted = _number(ranking.told_apart(right, count).p)
-        _compare(given, wanted, _wrong_coins(right, count), f"Wrong for {right} right answers of {count}.")
+        compare(given, wanted, _wrong_coins(right, count), f"Wrong for {right} right answers of {count}.")
 
 
 def _tail(count: int, wanted) -> float:
