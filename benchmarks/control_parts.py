@@ -9,7 +9,7 @@ from control_exam import REGIMES
 
 from tutorial_lib import control, profiles
 
-FOLLOWED = ("none", "perfect")  # prompts of the pictures that are drawn on the way
+SILENT_AND_PERFECT = ("none", "perfect")
 
 # Adapters sit on nearly all layers, as in lesson 05: the attention of the pocket model is too coarse for edges.
 TARGETS, RANK, BLOCK = profiles.POCKET.layers, 8, 32  # LoRA's rank and OFT's blocks: about as many parameters
@@ -25,18 +25,18 @@ class Part:
     control: str
     methods: tuple[str, ...]
     regimes: tuple[str, ...] = REGIMES
-    followed: tuple[str, ...] = FOLLOWED
+    followed: tuple[str, ...] = ()  # prompts of the pictures that are drawn on the way: they cost as much as training
     pairs: tuple[int, ...] = ()  # sizes of the training set, where they are not the recipe's
 
 
 PARTS = {
-    "edges": Part("edges", ("full",)),
-    "ablations": Part("edges", ("gaussian", "lite")),
-    "search": Part("edges", ("OFT", "LoRA"), regimes=("none",), followed=()),
-    "adapters": Part("edges", ADAPTERS),
-    "pairs": Part("edges", ("full",), FOLLOWED, pairs=(100, 10_000)),
-    "segmentation": Part("segmentation", ("full", "OFT", "LoRA"), FOLLOWED),
-    "landmarks": Part("landmarks", ("full", "OFT", "LoRA"), FOLLOWED),
+    "edges": Part("edges", ("full",), followed=SILENT_AND_PERFECT),
+    "ablations": Part("edges", ("gaussian", "lite"), followed=("none",)),
+    "search": Part("edges", ("OFT", "LoRA"), regimes=("none",)),
+    "adapters": Part("edges", ADAPTERS, followed=("none",)),
+    "pairs": Part("edges", ("full",), SILENT_AND_PERFECT, pairs=(100, 10_000)),
+    "segmentation": Part("segmentation", ("full", "OFT", "LoRA"), SILENT_AND_PERFECT),
+    "landmarks": Part("landmarks", ("full", "OFT", "LoRA"), SILENT_AND_PERFECT),
 }
 
 
