@@ -15,8 +15,8 @@ from __future__ import annotations
 import argparse
 import os
 import re
-import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 import nbformat
@@ -73,21 +73,26 @@ def write(course: Course, out: Path, numbers: list[str], students: list[str], va
     if out.exists() and any(out.iterdir()):
         raise PackError(f"{out} is not empty, and nothing there is overwritten. Name a new folder.")
     lessons = [read(master) for master in course.masters(numbers)]
-    new = out.with_name(out.name + ".new")
-    shutil.rmtree(new, ignore_errors=True)
-    for student in students or [None]:
-        folder = new / student if student else new
-        folder.mkdir(parents=True)
-        for lesson in lessons:
-            text = text_of(pack(course, lesson, student, variants))
-            (folder / f"{lesson.name}.ipynb").write_text(text, encoding="utf-8")
-        whose = f", {student}" if student else ""
-        readme = README.format(whose=whose, repository=course.repository, folder=folder.name if student else out.name)
-        (folder / "README.md").write_text(readme, encoding="utf-8")
-    if out.exists():
-        out.rmdir()
-    os.replace(new, out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as scratch:
+        new = Path(scratch) / out.name
+        for student in students or [None]:
+            _write_one(course, new / student if student else new, lessons, student, variants)
+        if out.exists():
+            out.rmdir()
+        os.replace(new, out)
     return [out / student for student in students] or [out]
+
+
+def _write_one(course: Course, folder: Path, lessons: list[Lesson], student: str | None, variants: bool) -> None:
+    """One pack in a new folder: the notebooks and the README."""
+    folder.mkdir(parents=True)
+    for lesson in lessons:
+        text = text_of(pack(course, lesson, student, variants))
+        (folder / f"{lesson.name}.ipynb").write_text(text, encoding="utf-8")
+    whose = f", {student}" if student else ""
+    readme = README.format(whose=whose, repository=course.repository, folder=folder.name)
+    (folder / "README.md").write_text(readme, encoding="utf-8")
 
 
 def names_in(path: Path) -> list[str]:

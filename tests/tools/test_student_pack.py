@@ -4,6 +4,7 @@ from pathlib import Path
 import nbformat
 import own_numbers
 import pytest
+import student_pack
 from build_lessons import Course
 from grading.exercises import exercises_of
 from lesson_format import read, solved, stub
@@ -70,6 +71,29 @@ def test_nothing_is_overwritten_and_nothing_half_done_remains(tmp_path, capsys):
     assert "is not empty, and nothing there is overwritten" in capsys.readouterr().err
     assert main([str(tmp_path / "other"), "00", "77"], COURSE.root) == 1
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["mine.txt", "packs"]
+
+
+def test_what_stands_beside_a_pack_stays_as_it_is(tmp_path):
+    beside = tmp_path / "packs.new"
+    beside.mkdir()
+    (beside / "mine.txt").write_text("mine")
+    assert main([str(tmp_path / "packs"), "00"], COURSE.root) == 0
+    assert (beside / "mine.txt").read_text() == "mine"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["packs", "packs.new"]
+    assert (tmp_path / "packs").stat().st_mode == beside.stat().st_mode  # no more private than other new folders
+
+
+def test_a_pack_that_cannot_be_made_leaves_nothing(tmp_path, names, monkeypatch, capsys):
+    def fails_for_bo(course, lesson, student, variants):
+        if student == "Bo":
+            raise PackError("no notebook for Bo")
+        return pack(course, lesson, student, variants)
+
+    monkeypatch.setattr(student_pack, "pack", fails_for_bo)
+    (tmp_path / "packs").mkdir()
+    assert main([str(tmp_path / "packs"), "00", "--class", str(names)], COURSE.root) == 1
+    assert "no notebook for Bo" in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["class.txt", "packs"]
 
 
 @pytest.mark.parametrize(
