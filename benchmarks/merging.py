@@ -13,6 +13,8 @@ import argparse
 import copy
 import tempfile
 import time
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +28,19 @@ from tutorial_lib.pocket import world
 WORDS = {"cat": "ktn", "mug": "pll", "house": "ucd"}  # class and the rare word that the new one starts from
 RIDGE, CHUNK = 1.0, 64  # captions whose features are taken at a time
 AT_MOST = 5.0  # seconds for the mathematics
+SIZES = SD15 | {"vae": (8, 8, 8, 8), "groups": (32, 4)}  # no picture is made: the VAE may be small
+
+
+@dataclass(frozen=True)
+class Measured:
+    """features: (captions, tokens, columns). Seconds: `encoding` and `solving` apart, `merge.seconds` both at once."""
+
+    concepts: int
+    matrices: int
+    features: tuple[int, int, int]
+    encoding: float
+    solving: float
+    merge: custom_diffusion.MergeReport
 
 
 def concept(pipe, number: int, word: str, init: str) -> custom_diffusion.ConceptDelta:
@@ -52,27 +67,38 @@ def solving_seconds(features: torch.Tensor, deltas: list) -> float:
     return time.perf_counter() - begun
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--captions", type=int, default=200)
-    count = parser.parse_args().captions
+def measured(sizes: dict, count: int) -> Measured:
+    """Three concepts of a random pipeline of these sizes (see `random_pipeline`), merged with this many captions."""
     rng = np.random.default_rng(0)
     captions = [world.caption(world.sample_scene(rng), rng) for _ in range(count)]
     with tempfile.TemporaryDirectory() as words:
-        pipe = random_pipeline(Path(words), **SD15 | {"vae": (8, 8, 8, 8), "groups": (32, 4)})
+        pipe = random_pipeline(Path(words), **sizes)
     pipe.unet.requires_grad_(False)
     deltas = [concept(pipe, k, *words) for k, words in enumerate(WORDS.items(), 1)]
     begun = time.perf_counter()
     features = torch.cat([training.embed(pipe, captions[k : k + CHUNK]) for k in range(0, count, CHUNK)]).detach()
     encoding = time.perf_counter() - begun
     solving = solving_seconds(features, deltas)
-    _, report = custom_diffusion.merge(pipe, deltas, captions, RIDGE)
-    shape = f"{len(deltas[0].matrices)} matrices, {features.shape[-1]} columns, {features[..., 0].numel():,} features"
-    print(f"{len(deltas)} concepts, {shape} of {count} captions, {torch.get_num_threads()} threads")
-    print(f"from features to the last matrix  {solving:6.1f} s, at most {AT_MOST:g}")
-    print(f"encoding the captions             {encoding:6.1f} s")
-    print(f"merge(), with both and its report {report.seconds:6.1f} s")
-    print(report)
+    _, merge = custom_diffusion.merge(pipe, deltas, captions, RIDGE)
+    return Measured(len(deltas), len(deltas[0].matrices), tuple(features.shape), encoding, solving, merge)
+
+
+def report(found: Measured) -> Iterator[str]:
+    """The lines to print."""
+    captions, tokens, columns = found.features
+    shape = f"{found.matrices} matrices, {columns} columns, {captions * tokens:,} features"
+    yield f"{found.concepts} concepts, {shape} of {captions} captions, {torch.get_num_threads()} threads"
+    yield f"from features to the last matrix  {found.solving:6.1f} s, at most {AT_MOST:g}"
+    yield f"encoding the captions             {found.encoding:6.1f} s"
+    yield f"merge(), with both and its report {found.merge.seconds:6.1f} s"
+    yield str(found.merge)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--captions", type=int, default=200)
+    count = parser.parse_args().captions
+    print(*report(measured(SIZES, count)), sep="\n")
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from tqdm.auto import tqdm
 
-from tutorial_lib import metrics, models, results, sampling
+from tutorial_lib import control, metrics, models, results, sampling
 from tutorial_lib.metrics import PERSON_ATTRIBUTES, Share
 from tutorial_lib.pocket import judge as pocket_judge
 from tutorial_lib.pocket import world
@@ -207,15 +207,12 @@ def picture_rows(images: np.ndarray, cases: list[Case], judge, drawn: np.ndarray
     return rows
 
 
-@torch.inference_mode()
 def round_trip(pipe, images: np.ndarray) -> np.ndarray:
-    """Pictures (n, 64, 64, 3), uint8, encoded by the VAE (the mean of the latent) and decoded."""
+    """Pictures (n, 64, 64, 3), uint8, through the VAE and back, 50 at a time: together they need too much memory."""
     decoded = []
     for batch in np.array_split(images, -(-len(images) // 50)):
-        pixels = torch.from_numpy(batch).permute(0, 3, 1, 2).to(pipe.vae.device, pipe.vae.dtype) / 127.5 - 1
-        pixels = pipe.vae.decode(pipe.vae.encode(pixels).latent_dist.mode()).sample
-        decoded.append(((pixels.float().cpu().clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy())
-    return np.concatenate(decoded)
+        decoded += control.through_vae(pipe, [Image.fromarray(picture) for picture in batch])
+    return np.stack([np.asarray(picture) for picture in decoded])
 
 
 def make_pictures(pipe, cases: list[Case]) -> np.ndarray:

@@ -56,6 +56,13 @@ def test_the_list_and_the_sheet_are_the_same_every_time(quality, cases):
     assert len(set(prompts)) == len(prompts)
 
 
+def test_pictures_go_through_the_vae_in_batches_and_keep_their_order(quality, monkeypatch):
+    sizes = []
+    monkeypatch.setattr(quality.control, "through_vae", lambda pipe, batch: sizes.append(len(batch)) or batch)
+    images = np.random.default_rng(0).integers(0, 256, (51, 4, 6, 3), dtype=np.uint8)
+    assert np.array_equal(quality.round_trip(None, images), images) and sizes == [26, 25]
+
+
 def test_a_held_out_figure_is_measured_by_the_seen_one(quality):
     def row(split, value, style="photo"):
         return quality.Row("pictures", "colour", split, style, value, 40, floor=0.92)

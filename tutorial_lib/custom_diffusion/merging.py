@@ -136,10 +136,6 @@ def _joined(deltas: list[ConceptDelta], changes: dict[str, Tensor]) -> ConceptDe
 # ------------------------------------------------------------------ text features
 
 
-def _parts(captions: list[str]) -> list[list[str]]:
-    return [captions[k : k + BATCH] for k in range(0, len(captions), BATCH)]
-
-
 class _TextEncoder:
     """Prompts to text features with the deltas' tokens known, on copies of the pipeline's own tokenizer and model."""
 
