@@ -37,7 +37,12 @@ def unchanged(before: torch.Tensor, after: torch.Tensor, name: str) -> None:
         )
 
 
-def compare(given: torch.Tensor, right: torch.Tensor, known: Mapping[str, torch.Tensor], otherwise: str) -> None:
+def compare(
+    given: torch.Tensor,
+    right: torch.Tensor,
+    known: Mapping[str, torch.Tensor],
+    otherwise: str = "The shape is right, the numbers are not.",
+) -> None:
     """Mistake unless the answer is right: in the words of the known mistake that leads to it, if there is one."""
     if torch.allclose(given, right, rtol=1e-4, atol=1e-5):
         return

@@ -7,7 +7,7 @@ import math
 import torch
 
 from tutorial_lib.lab.checks import Mistake, check
-from tutorial_lib.lab.checks.answers import randn, tensor, unchanged
+from tutorial_lib.lab.checks.answers import compare, randn, tensor, unchanged
 
 T = 1000  # timesteps that the model was trained with
 
@@ -15,17 +15,6 @@ T = 1000  # timesteps that the model was trained with
 def _alphas() -> torch.Tensor:
     """ᾱ of Stable Diffusion, (1000,)."""
     return torch.cumprod(1 - torch.linspace(0.00085**0.5, 0.012**0.5, T) ** 2, 0)
-
-
-def _compare(given: torch.Tensor, right: torch.Tensor, known: dict[str, torch.Tensor]) -> None:
-    """Mistake unless the answer is right: with the words of the known mistake that leads to it, if there is one."""
-    if torch.allclose(given, right, rtol=1e-3, atol=1e-4):
-        return
-    for message, wrong in known.items():
-        if torch.allclose(given, wrong, rtol=1e-3, atol=1e-4):
-            raise Mistake(message)
-    difference = (given - right).abs().max().item()
-    raise Mistake(f"The shape is right, the numbers are not: they differ by up to {difference:.3g}.")
 
 
 # ------------------------------------------------------------------ add_noise
@@ -39,7 +28,7 @@ def add_noise(answer):
     given = tensor(answer(x0, eps, alpha), (2, 4, 3, 5))
     unchanged(before, x0, "x0")
     a, b = alpha.sqrt(), (1 - alpha).sqrt()
-    _compare(
+    compare(
         given,
         a * x0 + b * eps,
         {
@@ -138,7 +127,7 @@ def epsilon_loss(answer):
         raise Mistake("The model was never asked: its estimate is model(x_t, t).")
     _check_question(model, x0, t, x_t, alpha * x0 + (1 - alpha) * eps)
     error = model.estimate(x_t, t) - eps
-    _compare(
+    compare(
         given,
         error.square().mean(),
         {
@@ -258,7 +247,7 @@ def ddim_step(answer):
     given = tensor(answer(x, eps, a, b), (2, 4, 3, 5))
     unchanged(before, x, "x")
     x0 = (x - (1 - a).sqrt() * eps) / a.sqrt()
-    _compare(given, b.sqrt() * x0 + (1 - b).sqrt() * eps, _ddim_mistakes(x, eps, a, b, x0))
+    compare(given, b.sqrt() * x0 + (1 - b).sqrt() * eps, _ddim_mistakes(x, eps, a, b, x0))
 
 
 def _ddim_mistakes(x, eps, a, b, x0) -> dict[str, torch.Tensor]:
@@ -364,7 +353,7 @@ def slerp(answer):
                 "The result holds NaN: arccos takes numbers from -1 to 1, and the scalar product of two noises is far "
                 "larger. Divide it by both lengths first."
             )
-        _compare(given, _arc(a, b, t, _angle(a, b)), _slerp_mistakes(a, b, t))
+        compare(given, _arc(a, b, t, _angle(a, b)), _slerp_mistakes(a, b, t))
 
 
 def _angle(a, b, dim=None) -> torch.Tensor:
@@ -480,7 +469,7 @@ def word_maps(answer):
     given = tensor(answer(Q, K), (7, 4, 4), shapes)
     scores = Q @ K.transpose(1, 2)
     right = _as_maps((scores / 6**0.5).softmax(-1).mean(0))
-    _compare(
+    compare(
         given,
         right,
         {

@@ -6,23 +6,7 @@ import torch
 from torch.nn import functional as F
 
 from tutorial_lib.lab.checks import Mistake, check
-from tutorial_lib.lab.checks.answers import randn, tensor, unchanged
-
-
-def _same(a: torch.Tensor, b: torch.Tensor) -> bool:
-    return torch.allclose(a, b, rtol=1e-3, atol=1e-4)
-
-
-def _compare(given: torch.Tensor, right: torch.Tensor, known: dict[str, torch.Tensor]) -> None:
-    """Mistake unless the answer is right: with the words of the known mistake that leads to it, if there is one."""
-    if _same(given, right):
-        return
-    for message, wrong in known.items():
-        if wrong.shape == given.shape and _same(given, wrong):
-            raise Mistake(message)
-    difference = (given - right).abs().max().item()
-    raise Mistake(f"The shape is right, the numbers are not: they differ by up to {difference:.3g}.")
-
+from tutorial_lib.lab.checks.answers import compare, randn, tensor, unchanged
 
 # ------------------------------------------------------------------ mix
 
@@ -45,7 +29,7 @@ def mix(answer):
     mixed = w * neutral + (1 - w) * styled
     cut = w.clamp(0, 1)
     soft = w.sigmoid()
-    _compare(
+    compare(
         given,
         mixed,
         {
@@ -156,7 +140,7 @@ def switch_weights(answer):
                 1, late, steps
             ),
         }
-        _compare(given, right, known)
+        compare(given, right, known)
 
 
 def _switched(steps: int, t_star: int, late: float) -> torch.Tensor:
@@ -318,7 +302,7 @@ def directional_loss(answer):
     given = tensor(answer(before, after, neutral, styled), (5,), shapes)
     moved, asked = after - before, styled - neutral
     cosine = F.cosine_similarity(moved, asked, dim=1)
-    _compare(
+    compare(
         given,
         1 - cosine,
         {
@@ -413,7 +397,7 @@ def background_change(answer):
     )
     difference = (after - before).abs()
     outside = ~inside_before & ~inside_after
-    _compare(
+    compare(
         given,
         difference[:, outside].mean(),
         {
@@ -542,7 +526,7 @@ def weight_gradients(answer):
     shapes = {(5,): "These are the gradients at x. Collect those of the weights, one for each step."}
     given = tensor(answer(step, xs, weights, gradient), (4,), shapes)
     right = _walked()
-    _compare(
+    compare(
         given,
         right,
         {
