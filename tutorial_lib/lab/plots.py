@@ -19,7 +19,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 LINES = ("-", "--", "-.", ":")
 DPI = 100
 STYLE = {"font.size": 10, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.3}
-MARGIN, GAP = 6, 4  # pixels
+MARGIN, GAP, BEFORE = 6, 4, 6  # pixels: around the grid, between its tiles, between the words of a row and the row
 LETTER = 6.3  # width of an average letter of the labels, in pixels
 LINE = 14  # height of a line of the labels, in pixels
 NEARLY_WHITE = 240
@@ -164,7 +164,9 @@ class _Sheet:
         self.labels = [wrap(label, self.width) for label in labels]
         self.rows = [wrap(row, 110) for row in rows]
         self.heads = [wrap(head, self.width) for head in heads]
-        self.left = MARGIN + int(LETTER * max((len(line) for row in self.rows for line in row.split("\n")), default=0))
+        self.font = font_of(11)
+        lines = [line for row in self.rows for line in row.split("\n")]
+        self.left = MARGIN + max((math.ceil(self.font.getlength(line)) + BEFORE for line in lines), default=0)
         self.top = MARGIN + _lines(self.heads) * LINE
         self.step = self.height + GAP + _lines(self.labels) * LINE
 
@@ -174,13 +176,13 @@ class _Sheet:
         width = self.left + self.columns * (self.width + GAP) - GAP + MARGIN
         height = self.top + math.ceil(len(self.tiles) / self.columns) * self.step - GAP + MARGIN
         sheet = Image.new("RGB", (width, height), "white")
-        pen, font = ImageDraw.Draw(sheet), font_of(11)
+        pen = ImageDraw.Draw(sheet)
         for i, tile in enumerate(self.tiles):
             x, y = self.corner(i)
             sheet.paste(tile, (x, y))
             pen.rectangle((x - 1, y - 1, x + self.width, y + self.height), outline="#BBBBBB")  # white tiles show too
         for place, words, anchor in self.words():
-            pen.multiline_text(place, words, fill="black", font=font, anchor=anchor, spacing=2, align="center")
+            pen.multiline_text(place, words, fill="black", font=self.font, anchor=anchor, spacing=2, align="center")
         return sheet
 
     def corner(self, i: int) -> tuple[int, int]:
@@ -192,7 +194,7 @@ class _Sheet:
             x, y = self.corner(i)
             yield (x + self.width / 2, y + self.height + 1), label, "ma"
         for i, row in enumerate(self.rows):
-            yield (self.left - 6, self.corner(i * self.columns)[1] + self.height / 2), row, "rm"
+            yield (self.left - BEFORE, self.corner(i * self.columns)[1] + self.height / 2), row, "rm"
         for i, head in enumerate(self.heads):
             yield (self.corner(i)[0] + self.width / 2, self.top - 3), head, "md"
 
