@@ -629,8 +629,9 @@ check.valid_cells(valid_cells)
 #   attention layers. **Textual inversion**: the row alone. All but the last with pictures of the class.
 # - **Likeness** as above, over all prompts. **Asked**: the share of what a prompt asks for (style, place, things) that
 #   the judge finds. **CLIP-T**: the same question put to CLIP.
-# - **KID** compares pictures of the plain class with drawn ones, lower is better; **class kept** is the share of place,
-#   style and kind that the judge finds in them.
+# - **KID** compares pictures of the plain class with drawn ones, lower is better. It is computed from the judge's
+#   features, which have a unit of their own: only differences and ratios between rows mean something. **Class kept** is
+#   the share of place, style and kind that the judge finds in them.
 #
 # A table of means hides the trade. A method that learns the subject well and forgets the class, or that stops listening
 # to the prompt, is no good. In the figure each point is a method, the bars are the standard deviation over subjects and
@@ -685,28 +686,21 @@ concept_plots.plane(
 # **subject by subject and seed by seed**, and look at the differences. A difference counts if its mean is more than two
 # standard errors away from zero.
 
-
 # %% method claims
-def differences(one: str, other: str, column: str) -> list[float]:
-    """one - other in every pair of runs with the same subject and seed."""
-    values = [{(row["subject"], row["seed"]): row[column] for row in of(method)} for method in (one, other)]
-    return [values[0][key] - values[1][key] for key in values[0] if key in values[1]]
+from tutorial_lib.lab.claims import difference, verdict
 
 
-def judged(pairs: list[float]) -> tuple[float, float]:
-    """The mean of the differences and two standard errors."""
-    return np.mean(pairs), 2 * np.std(pairs, ddof=1) / len(pairs) ** 0.5
-
-
-def verdict(mean: float, error: float) -> str:
-    """Of a claim that says: the difference is positive."""
-    return "reproduced" if mean > error else "contradicted" if mean < -error else "not visible at this scale"
+def apart(one: str, other: str, column: str) -> tuple[float, float]:
+    """one - other in every pair of runs with the same subject and seed: the mean, and two standard errors."""
+    mine, theirs = ({(row["subject"], row["seed"]): row[column] for row in of(method)} for method in (one, other))
+    shared = [key for key in mine if key in theirs]
+    return difference([mine[key] for key in shared], [theirs[key] for key in shared])
 
 
 SEEDS = sorted({int(row["seed"]) for row in rows if row["part"] == "main"})
 TABLE = "results/custom_diffusion.csv"
-like, like_error = judged(differences("Custom Diffusion", "DreamBooth", "likeness"))
-text, text_error = judged(differences("Custom Diffusion", "DreamBooth", "asked"))
+like, like_error = apart("Custom Diffusion", "DreamBooth", "likeness")
+text, text_error = apart("Custom Diffusion", "DreamBooth", "asked")
 as_near = verdict(like + 0.1, like_error)  # "as near" allows a tenth less
 display(
     claim(
@@ -721,21 +715,22 @@ display(
     )
 )
 
-kid, kid_error = judged(differences("DreamBooth", "Custom Diffusion", "kid"))
+UNIT = f"(in units of the judge's features; the untouched model has {np.mean([r['kid'] for r in of('before')]):.1f})"
+kid, kid_error = apart("DreamBooth", "Custom Diffusion", "kid")
 display(
     claim(
         "keeps-the-class",
         "Custom Diffusion harms the class less than DreamBooth does.",
         paper="Kumari et al. 2022, section 4",
-        measured=f"KID of DreamBooth less that of Custom Diffusion: {kid:+.4f} ± {kid_error:.4f}",
+        measured=f"KID of DreamBooth less that of Custom Diffusion: {kid:+.1f} ± {kid_error:.1f} {UNIT}",
         verdict=verdict(kid, kid_error),
         seeds=SEEDS,
         results=TABLE,
     )
 )
 
-text, text_error = judged(differences("Custom Diffusion", "textual inversion", "asked"))
-like, like_error = judged(differences("Custom Diffusion", "textual inversion", "likeness"))
+text, text_error = apart("Custom Diffusion", "textual inversion", "asked")
+like, like_error = apart("Custom Diffusion", "textual inversion", "likeness")
 claim(
     "follows-the-prompt-better-than-a-word-alone",
     "With keys and values trained the prompt is followed better than with the new word alone.",
@@ -750,22 +745,22 @@ claim(
 # %% recipe claims
 parts = {}
 for name in ("no regularisation", "real regularisation"):
-    parts[name] = judged(differences(name, "Custom Diffusion", "kid"))
+    parts[name] = apart(name, "Custom Diffusion", "kid")
 (without, without_error), (real, real_error) = parts.values()
 display(
     claim(
         "regularisation-keeps-the-class",
         "Pictures of the class keep the class what it is.",
         paper="Kumari et al. 2022, section 4",
-        measured=f"KID without pictures of the class, less that with the model's own: {without:+.4f} ± "
-        f"{without_error:.4f}; with drawn ones, less that with the model's own: {real:+.4f} ± {real_error:.4f}",
+        measured=f"KID without pictures of the class, less that with the model's own: {without:+.1f} ± "
+        f"{without_error:.1f}; with drawn ones, less that with the model's own: {real:+.1f} ± {real_error:.1f} {UNIT}",
         verdict=verdict(without, without_error),
         seeds=sorted({int(row["seed"]) for row in of("no regularisation")}),
         results=TABLE,
     )
 )
 
-more, more_error = judged(differences("augmentation", "Custom Diffusion", "likeness"))
+more, more_error = apart("augmentation", "Custom Diffusion", "likeness")
 claim(
     "augmentation-helps",
     "Photos in other sizes, with captions that say so, let the concept be learned faster.",
@@ -929,7 +924,7 @@ claim(
 # - **Overfitting**: the photos are learned, and not what they have in common.
 # - **Augmentation**: more versions of each photo; here other sizes, with words and a mask.
 # - **DreamBooth**, **LoRA**, **textual inversion**: fine-tuning of everything, of low-rank differences, of one row.
-# - **KID**: kernel distance between two sets of pictures, in a network's features.
+# - **KID**: kernel distance between two sets of pictures, in a network's features; about 0 for sets of one kind.
 #
 # ## Further reading
 #

@@ -463,9 +463,9 @@ merge_guess
 merge_images, figures["merge"] = company(merged_delta)
 gain = figures["merge"]["likeness"] - figures["addition"]["likeness"]
 less_mixed = figures["addition"]["mixed"] - figures["merge"]["mixed"]
-verdict = "worse" if gain < -0.03 else "same"
+outcome = "worse" if gain < -0.03 else "same"
 if gain > 0.03:
-    verdict = "better" if less_mixed > -0.05 else "mixed"
+    outcome = "better" if less_mixed > -0.05 else "mixed"
 sheet = plots.grid(
     [sum_images[k] for k in range(6)] + merge_images[:6] + sum_images[6:] + merge_images[6:],
     columns=6,
@@ -478,7 +478,7 @@ sheet = plots.grid(
 display(sheet)
 print(f"addition: likeness {figures['addition']['likeness']:.2f}, {told(figures['addition'])}")
 print(f"merge:    likeness {figures['merge']['likeness']:.2f}, {told(figures['merge'])}")
-merge_guess.outcome(LIKE[verdict], f"likeness {gain:+.2f}, mixed {-less_mixed:+.2f} against addition")
+merge_guess.outcome(LIKE[outcome], f"likeness {gain:+.2f}, mixed {-less_mixed:+.2f} against addition")
 
 # %% merge meaning [markdown]
 # The constraint holds to many digits, and yet a cat may still wear glasses. There is no contradiction. The constraint
@@ -560,27 +560,18 @@ several_plots.methods(panels, alt="Six methods, one a line; shares of recognised
 # away from zero. Whole pictures are too rare with every method to compare methods by them, so **likeness** decides.
 
 # %% verdicts
-from tutorial_lib.lab.claims import claim
+from tutorial_lib.lab.claims import claim, difference, verdict
 
 SEEDS = sorted({int(row["seed"]) for row in rows})
 TABLE = "results/several_concepts.csv"
 ALL = (*TWO, "person+cat+ball")
 
 
-def mean_and_error(differences: list[float]) -> tuple[float, float]:
-    """Their mean and two standard errors."""
-    return np.mean(differences), 2 * np.std(differences, ddof=1) / len(differences) ** 0.5
-
-
 def against(one: str, other: str, column: str) -> tuple[float, float]:
     """one - other over runs of the same concepts and seed: mean and two standard errors."""
-    values = [{(row["concepts"], row["seed"]): row[column] for row in of(method, ALL)} for method in (one, other)]
-    return mean_and_error([values[0][key] - values[1][key] for key in values[0] if key in values[1]])
-
-
-def verdict_of(mean: float, error: float) -> str:
-    """Of a claim that says: the difference is positive."""
-    return "reproduced" if mean > error else "contradicted" if mean < -error else "not visible at this scale"
+    mine, theirs = ({(row["concepts"], row["seed"]): row[column] for row in of(method, ALL)} for method in (one, other))
+    shared = [key for key in mine if key in theirs]
+    return difference([mine[key] for key in shared], [theirs[key] for key in shared])
 
 
 for one, other in (("merge", "addition"), ("joint", "merge"), ("joint", "DreamBooth"), ("merge", "DreamBooth")):
@@ -595,13 +586,13 @@ display(
         paper="Kumari et al. 2022, section 4; on the authors' CustomConcept101, CLIP-I is .658 and .668, CLIP-T "
         ".763 and .757",
         measured=f"likeness of the merge less that of joint training {like:+.3f} ± {error:.3f}",
-        verdict=verdict_of(like + 0.05, error),  # "about" allows a twentieth
+        verdict=verdict(like + 0.05, error),  # "about" allows a twentieth
         seeds=SEEDS,
         results=TABLE,
     )
 )
 beaten = {method: against(method, "DreamBooth", "likeness") for method in ("joint", "merge")}
-verdicts = {verdict_of(*value) for value in beaten.values()}
+verdicts = {verdict(*value) for value in beaten.values()}
 claim(
     "several-concepts-better-than-dreambooth",
     "For two concepts, joint training and the merge do better than DreamBooth on both.",
@@ -621,14 +612,15 @@ for method, (named_first, named_last) in order.items():
     print(f"{method:<11} cats with glasses: {named_first:.2f} when the cat is named first, {named_last:.2f} when last")
 of_three = {m: results.mean_and_spread(r["three_omitted"] for r in of(m, ALL[2:])) for m in METHODS[:-1]}
 print("three asked for, missing: " + ", ".join(f"{m} {mean:.2f} ± {s:.2f}" for m, (mean, s) in of_three.items()))
-more, error = mean_and_error([row["three_omitted"] - row["omitted"] for row in of("joint", ALL[2:])])
+joint = of("joint", ALL[2:])
+more, error = difference([row["three_omitted"] for row in joint], [row["omitted"] for row in joint])
 claim(
     "three-concepts-are-hard",
     "Three concepts in one picture fail more often than two.",
     paper="Kumari et al. 2022, limitations",
     measured=f"of the same jointly trained models, share missing of three less that of two: {more:+.2f} ± {error:.2f}. "
     f"The model before any training loses {of_three['before'][0]:.2f} of three plain things",
-    verdict=verdict_of(more, error),
+    verdict=verdict(more, error),
     seeds=SEEDS,
     results=TABLE,
 )
@@ -703,7 +695,8 @@ for ratio, ((mb, _), (together_like, spread), (alone_like, alone_spread)) in cur
         f"{alone_like:.2f} ± {alone_spread:.2f}"
     )
 fifth = max((ratio for ratio in RATIOS if curve[ratio][0][0] <= curve[1][0][0] / 5), default=RATIOS[-1])
-loss, error = mean_and_error([row["likeness"] - by_ratio[fifth][seed]["likeness"] for seed, row in by_ratio[1].items()])
+likeness = {ratio: [by_ratio[ratio][seed]["likeness"] for seed in by_ratio[1]] for ratio in (1, fifth)}
+loss, error = difference(likeness[1], likeness[fifth])
 display(
     plots.curves(
         {
@@ -721,7 +714,7 @@ claim(
     paper="Kumari et al. 2022, appendix: 75 MB to 15 MB",
     measured=f"ratio {fifth:g}: {curve[fifth][0][0] / curve[1][0][0]:.2f} of the size, likeness of pictures with both "
     f"{-loss:+.3f} ± {error:.3f}",
-    verdict=verdict_of(0.05 - loss, error),  # "little" allows a twentieth
+    verdict=verdict(0.05 - loss, error),  # "little" allows a twentieth
     seeds=SEEDS,
     results=TABLE,
 )
@@ -729,9 +722,10 @@ claim(
 # %% stable diffusion [markdown]
 # ## What is different on Stable Diffusion
 #
-# - **The matrices** are 32 with 768 columns, so $G$ is 768 × 768, and is inverted once for all of them. The merge takes
-#   seconds.
-# - **The captions**: the paper takes about a thousand. More captions leave fewer directions free.
+# - **The matrices** are 32 with 768 columns, so $G$ is 768 × 768, and is inverted once for all of them. On two
+#   processor cores the mathematics for three concepts takes 1.2 s (`python benchmarks/merging.py`).
+# - **The captions** take longer: a text encoder of full size needs about 26 s more for 200 of them, on the same two
+#   cores. The paper takes about a thousand captions. More of them leave fewer directions free.
 # - **The steps**: 500 for two concepts, twice those for one.
 # - **What gets lost.** Two similar animals, and three concepts and more, are named by the authors as failures. Larger
 #   models draw three plain things more often than ours does; the binding of words to things stays the weak point.

@@ -279,8 +279,9 @@ def fid(real, images, judge) -> float:
 def kid(real, images, judge) -> float:
     """Kernel distance (squared, unbiased, cubic kernel) of real and made pictures in the judge's features.
 
-    Unlike FID it does not grow when there are few pictures; alike sets give about 0, of either sign. When one
-    set is longer, its first pictures are used, so the figure is the same every time.
+    Unlike FID it does not grow when there are few pictures; alike sets give about 0, of either sign. The unit is that
+    of the judge's features: only differences and ratios between KIDs of one judge mean something. When one set is
+    longer, its first pictures are used, so the figure is the same every time.
     """
     from torchmetrics.image.kid import KernelInceptionDistance  # slow to import
 

@@ -48,15 +48,22 @@ def test_only_runs_that_every_method_has_are_compared(runs):
 
 def test_a_difference_is_paired_by_subject(runs):
     found = subject_runs.difference(runs, "OFT", "full", "subject_similarity")
-    assert found.mean == pytest.approx(0.1) and found.error == pytest.approx(0, abs=1e-12) and found.sure == 1
-    assert subject_runs.difference(runs, "full", "OFT", "subject_similarity").sure == -1
+    assert found.mean == pytest.approx(0.1) and found.error == pytest.approx(0, abs=1e-12)
+    assert subject_runs.difference(runs, "full", "OFT", "subject_similarity").mean == pytest.approx(-0.1)
+
+
+def test_paired_values_meet_by_their_subjects_name():
+    found = subject_runs.paired({"cat": 5.0, "mug": 9.0}, {"mug": 6.0, "cat": 4.0, "car": 99.0})  # 1 and 3
+    assert (found.mean, found.error) == pytest.approx((2, 1))
+    with pytest.raises(ValueError, match="two or more"):
+        subject_runs.paired({"cat": 5.0}, {"cat": 4.0})
 
 
 def test_the_error_is_that_of_subjects_and_not_of_runs(runs):
     found = subject_runs.average(runs, "OFT", "subject_similarity")
     means = np.array([0.85, 0.2, 0.6])
     assert found.mean == pytest.approx(means.mean()) and found.error == pytest.approx(means.std(ddof=1) / 3**0.5)
-    assert found.sure == 1 and subject_runs.average(runs[:2], "OFT", "subject_similarity").sure == 0  # one subject
+    assert np.isnan(subject_runs.average(runs[:2], "OFT", "subject_similarity").error)  # one subject
 
 
 def test_figures_may_be_functions(runs):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+
+import numpy as np
 
 from tutorial_lib.lab.notes import note
 
@@ -39,3 +42,23 @@ def claim(id, text, paper, measured, verdict, seeds, results=None) -> Claim:
     if not seeds:
         raise ValueError(f"claim {id!r}: name the seeds that the numbers rest on")
     return Claim(id, text, paper, measured, verdict, tuple(int(seed) for seed in seeds), results)
+
+
+def difference(a: Sequence[float], b: Sequence[float]) -> tuple[float, float]:
+    """How much higher a is than b: the mean of the paired differences a[k] - b[k], and two standard errors of it.
+
+    a[k] and b[k] belong together: the same subject, the same seed. ValueError for fewer than two pairs, for a value
+    without a partner, and for nan.
+    """
+    a, b = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
+    if a.ndim != 1 or a.shape != b.shape or len(a) < 2:
+        raise ValueError(f"a difference needs two lists of two or more paired values, got shapes {a.shape}, {b.shape}")
+    if missing := np.flatnonzero(np.isnan(a) | np.isnan(b)).tolist():
+        raise ValueError(f"pairs {missing} have no value (nan): measure them, or leave them out of both lists")
+    apart = a - b
+    return float(apart.mean()), float(2 * apart.std(ddof=1) / len(apart) ** 0.5)
+
+
+def verdict(mean: float, error: float) -> str:
+    """Of a claim that says "the mean is positive"; `error`: two standard errors, as `difference` gives them."""
+    return "reproduced" if mean > error else "contradicted" if mean < -error else "not visible at this scale"

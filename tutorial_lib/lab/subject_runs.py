@@ -6,7 +6,6 @@ over its seeds of one method, less that of the other; then mean and standard err
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +13,11 @@ from pathlib import Path
 import numpy as np
 
 from tutorial_lib import results
+from tutorial_lib.lab import claims
 
 BASE = "before"
 METHODS = ("full", "LoRA", "OFT", "COFT", "re-scaled OFT")
 LISTS = ("looks", "similarity_at", "context_at", "others_at")
-SURE = 2.0  # standard errors that a difference must have to count
 
 
 def read(file: Path | str) -> list[dict]:
@@ -57,11 +56,6 @@ class Estimate:
     mean: float
     error: float
 
-    @property
-    def sure(self) -> int:
-        """1 or -1 if the mean is that many signs away from zero by more than `SURE` errors, else 0."""
-        return int(math.copysign(1, self.mean)) if abs(self.mean) > SURE * self.error else 0
-
     def __str__(self) -> str:
         return f"{self.mean:.3f} ± {self.error:.3f}"
 
@@ -80,16 +74,21 @@ def average(runs: Sequence[dict], method: str, figure) -> Estimate:
 
 def difference(runs: Sequence[dict], method: str, other: str, figure) -> Estimate:
     """How much higher a method's figure is than another's, paired by subject."""
-    mine, theirs = by_subject(runs, method, figure), by_subject(runs, other, figure)
-    return estimate(mine[subject] - theirs[subject] for subject in mine)
+    return paired(by_subject(runs, method, figure), by_subject(runs, other, figure))
+
+
+def paired(mine: dict[str, float], theirs: dict[str, float]) -> Estimate:
+    """How much higher mine is than theirs, over the subjects; ValueError for fewer than two."""
+    mean, two_errors = claims.difference(list(mine.values()), [theirs[subject] for subject in mine])
+    return Estimate(mean, two_errors / 2)
 
 
 def verdict(differences: Sequence[Estimate]) -> str:
-    """Of a claim that all these differences are positive, in the words of `claims.VERDICTS`."""
-    signs = [found.sure for found in differences]
-    if all(sign > 0 for sign in signs):
-        return "reproduced"
-    return "contradicted" if any(sign < 0 for sign in signs) else "not visible at this scale"
+    """Of a claim that all these differences are positive, each by more than two errors."""
+    each = {claims.verdict(found.mean, 2 * found.error) for found in differences}
+    if len(each) == 1:
+        return each.pop()
+    return "contradicted" if "contradicted" in each else "not visible at this scale"
 
 
 def early(run: dict) -> float:
