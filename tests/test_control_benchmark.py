@@ -97,6 +97,18 @@ def test_adapters_wait_for_the_search_and_take_its_best_rate(bench_file, tmp_pat
     rates = {run.method: run.rate for run in bench_file.runs(table, ["adapters"], [1])}
     middle = {method: rates[1] for method, rates in bench_file.RATES.items()}
     assert rates == middle | {"COFT": middle["OFT"]}
+    (collapsing,) = bench_file.runs(table, ["collapse"], [1])
+    assert (collapsing.method, collapsing.rate) == ("LoRA", bench_file.COLLAPSING)
+
+
+@pytest.mark.parametrize(("scores", "place"), [((0.5, 0.7, 0.6), 1), ((0.695, 0.7, 0.2), 0), ((0.5, 0.6, 0.7), 2)])
+def test_of_rates_that_are_about_as_good_the_smallest_is_taken(bench_file, scores, place):
+    rates = bench_file.RATES["LoRA"]
+    rows = [
+        dataclasses.replace(a_row(bench_file, part="search"), method=f"LoRA at {rate:g}", value=score)
+        for rate, score in zip(rates, scores, strict=True)
+    ]
+    assert bench_file.best_rate(rows, "LoRA") == rates[place]
 
 
 def test_the_report_has_shares_of_the_ceiling_and_none_where_less_is_better(bench_file):

@@ -27,6 +27,15 @@ def test_every_method_has_its_mean_over_seeds():
     assert all(coloured(shown, colour) > 100 for colour in COLOURS[:2])
 
 
+def test_every_method_is_a_line_with_its_mean_and_the_floor():
+    panels = {"F1": {"full": [0.5, 0.7], "OFT": [0.8, 0.9]}, "things": {"full": [0.2], "OFT": [0.4]}}
+    shown = compared_plots.by_seed(panels, {"F1": 0.3, "things": 0.1}, "no control")
+    assert "F1: full 0.60, OFT 0.85, no control 0.30; things: full 0.20, OFT 0.40, no control 0.10" in shown.alt
+    assert all(coloured(shown, colour) > 80 for colour in COLOURS[:2])
+    with pytest.raises(KeyError):
+        compared_plots.by_seed(panels, {"F1": 0.3}, "no control")
+
+
 def test_more_pairs_and_the_floor():
     panels = {"F1": {100: [0.5, 0.7], 1000: [0.8, 0.8]}, "IoU": {100: [0.1], 1000: [0.3]}}
     shown = compared_plots.sizes(panels, {"F1": 0.4, "IoU": 0.05})

@@ -1,8 +1,8 @@
-"""Figures of lesson 09: how several controls are learned, how much they need to learn from, and who was preferred."""
+"""Figures of lesson 09: how several controls are learned, what they reach, from how many pairs; who was preferred."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -28,8 +28,36 @@ def convergence(methods: Mapping[str, Sequence[Curve]], y_label: str, ceiling: f
         place.axhline(ceiling, color="0.4", linewidth=1)
         place.text(0, ceiling, " the VAE's own", va="bottom", fontsize=8, color="0.3")
     place.set(xlabel="training steps", ylabel=y_label)
-    place.legend(frameon=False, fontsize=8, loc="lower right")
+    place.legend(frameon=False, fontsize=8)
     return finish(figure, f"{y_label} over the training steps, the mean over seeds: {'; '.join(told)}")
+
+
+def by_seed(panels: Mapping[str, Mapping[str, Sequence[float]]], floors: Mapping[str, float], floor_name: str) -> Shown:
+    """One panel a figure, one line a method: {title: {method: one score a seed}}; a large mark is the mean.
+
+    floors: of each title, what is reached without any of the methods: a dotted line.
+    """
+    methods = list(next(iter(panels.values())))
+    figure, axes = subplots(1, len(panels), width=1.4 + 2.6 * len(panels), height=1.0 + 0.42 * len(methods))
+    told = []
+    for k, (place, (title, panel)) in enumerate(zip(axes[0], panels.items(), strict=True)):
+        _draw_seeds(place, panel.values())
+        place.axvline(floors[title], color="0.4", linestyle=":", linewidth=1.5)
+        place.set_yticks(range(len(methods)), methods if k == 0 else [""] * len(methods))
+        place.set_title(title, fontsize=10)
+        means = ", ".join(f"{method} {np.mean(scores):.2f}" for method, scores in panel.items())
+        told.append(f"{title}: {means}, {floor_name} {floors[title]:.2f}")
+    first = next(iter(floors.values()))
+    axes[0, 0].annotate(floor_name, (first, -0.45), (3, 0), textcoords="offset points", fontsize=8, va="top")
+    return finish(figure, f"A small mark is a seed, a large one the mean over seeds. {'; '.join(told)}")
+
+
+def _draw_seeds(place, rows: Iterable[Sequence[float]]) -> None:
+    for row, scores in enumerate(rows):
+        style = {"color": COLOURS[row % len(COLOURS)], "marker": MARKERS[row % len(MARKERS)], "linestyle": "none"}
+        place.plot(scores, [row] * len(scores), markersize=4, alpha=0.5, **style)
+        place.plot(np.mean(scores), row, markersize=9, **style)
+    place.set_ylim(row + 0.5, -0.5)
 
 
 def sizes(panels: Mapping[str, Mapping[float, Sequence[float]]], floors: Mapping[str, float]) -> Shown:

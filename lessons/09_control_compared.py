@@ -8,14 +8,15 @@
 # After this page you can
 #
 # - test a control under the four kinds of prompts that the paper uses, and say what each of them tests;
-# - say what zero convolutions and the trainable copy are good for, from two ablations;
+# - test by two ablations whether zero convolutions and the trainable copy are needed;
 # - control with OFT and LoRA instead of a branch, and compare cost, score and learning curve;
-# - measure segmentation with the mIoU, and know what it hides;
+# - measure regions with the mIoU, and say what goes into it;
 # - add two controls, and carry a branch over to a model that was fine-tuned since;
 # - run a blind ranking in a class, average it, and say whether anyone can tell two kinds of pictures apart.
 #
-# The long trainings were done before, by `python benchmarks/control.py`, three seeds each. This page reads its table
-# and does live what is quick. All of it works on the pocket model, because only there the truth is known.
+# The long trainings were done before, by `python benchmarks/control.py --parts edges ablations search adapters
+# collapse`, three seeds each. This page reads their table, and does live what is quick. All of it works on the pocket
+# model, because only there the truth is known.
 
 # %% set-up
 from tutorial_lib.lab import session
@@ -27,7 +28,7 @@ lesson = session.start("09", profile="pocket")
 #
 # | name | what learns | what it tests |
 # |---|---|---|
-# | **ControlNet** | a copy of the encoder, joined by zero convolutions | |
+# | **ControlNet** | a copy of the encoder, joined by zero convolutions | the method of lesson 08 |
 # | **Gaussian** | the same, joined by convolutions with Gaussian weights | are the zeros needed? |
 # | **ControlNet-lite** | one convolution in place of each copied block | is the copy needed? |
 # | **OFT** | rotations of the UNet's own layers (lesson 04), and a hint encoder | is a branch needed? |
@@ -35,10 +36,14 @@ lesson = session.start("09", profile="pocket")
 # | **LoRA** | low-rank changes of the same layers, and a hint encoder | are rotations better? |
 #
 # The last three have no branch. The hint's features are added **once**, behind the UNet's first convolution, and the
-# adapted layers learn to read them (Qiu et al. 2023): $h = \text{conv}_\text{in}(x_t) + \mathcal E(c)$.
+# adapted layers learn to read them, as in the code of Qiu et al. (2023):
+# $h = \text{conv}_\text{in}(x_t) + \mathcal E(c)$.
 #
-# The cell makes each of them fresh, and counts. It also tests what lesson 08 showed for ControlNet: who leaves the
-# model alone at first?
+# COFT's bound, $\epsilon = 0.1$, was set after a look at OFT, which passed it in some layers within 40 steps. A bound
+# that is never reached would test nothing.
+#
+# The cell makes each of the six fresh, and counts what it learns. It also repeats a test of lesson 08: which of them
+# leave the model as it is (but for rounding), as long as nothing was trained?
 
 # %% designs
 import copy
@@ -82,7 +87,9 @@ def trained(own, model):
 
 
 scenes = control.scenes(control.TEST, 48)  # never trained on
-pictures, captions = [world.draw(scene) for scene in scenes], [world.caption(scene) for scene in scenes]
+captions = [world.caption(scene) for scene in scenes]
+FEW = 12  # of them are drawn on this page
+pictures = [world.draw(scene) for scene in scenes[:FEW]]
 edges = [conditions.of_picture("edges", picture) for picture in pictures]
 g = torch.Generator().manual_seed(lesson.seed)
 x_t, t = torch.randn(2, 4, 16, 16, generator=g), torch.tensor([300, 800])
@@ -104,9 +111,10 @@ assert off["full"] == off["lite"] == 0 and max(off["OFT"], off["LoRA"]) < 1e-5 <
 # four times for the same hint:
 #
 # - **none**: the empty prompt. What is to be drawn, only the hint can say;
-# - **insufficient**: words that say nothing about the content. The paper's are "a high-quality, detailed, and
-#   professional image"; the pocket model knows no such words, ours are "a picture";
-# - **conflicting**: the caption of *another* scene, which has nothing in common with the hint;
+# - **insufficient**: words that leave out what is there. The paper's are "a high-quality, detailed, and professional
+#   image"; the pocket model knows no such words, ours are "a picture";
+# - **conflicting**: words that say something else. The paper asks for a "delicious cake" with the sketch of a house; we
+#   take the caption of *another* scene, which shares none of its things;
 # - **perfect**: the scene's own caption.
 #
 # Here are six test scenes with their hints, and below what the conflicting prompts say.
@@ -136,25 +144,27 @@ plots.grid(
     alt="Six scenes with their captions; their edges, and a caption of another scene below each",
 )
 
-# %% grid prediction [markdown]
+# %% grid text [markdown]
 # ## The grid
 #
-# All controls were trained by one recipe: 1000 pairs, 500 steps, half of the prompts dropped (adapters have learning
-# rates of their own, from a search). Guess first: what breaks, and where?
+# All controls were trained by one recipe: 1000 pairs, 500 steps, half of the prompts dropped. The learning rate of the
+# branches is lesson 08's. For OFT and LoRA three rates were tried, with a seed that is used for nothing else, and
+# judged by the edge F1 on the same test scenes. The smallest within 0.01 of the best was taken; COFT takes OFT's.
+#
+# Guess first. "Clearly worse" means here: an edge F1 that is lower by more than 0.03 of the ceiling.
+#
+# Then read the grid row by row. It shows one seed of each branch, with the same noise for all. In which rows does the
+# *thing* become right, and not only its outline? And with conflicting prompts: who wins, the words or the lines?
 
 # %% prediction
 from tutorial_lib.lab import widgets
 
-WORST = {(True, True): "both, about equally", (True, False): "the Gaussian one only"}
-WORST |= {(False, True): "ControlNet-lite only", (False, False): "neither: both do as well"}
+WORST = {(True, True): "both", (True, False): "the Gaussian one only"}
+WORST |= {(False, True): "ControlNet-lite only", (False, False): "neither"}
 ablation_guess = widgets.predict(
     "Without prompts, which ablation is clearly worse than ControlNet?", list(WORST.values())
 )
 ablation_guess
-
-# %% grid text [markdown]
-# One seed of each branch, the same noise for all. Read it row by row. In which rows does the *thing* become right, and
-# not only its outline? And with conflicting prompts: who wins, the words or the lines?
 
 # %% grid
 from PIL import Image
@@ -191,50 +201,49 @@ plots.grid(
 # %% numbers text [markdown]
 # ## In numbers
 #
-# 48 scenes, three seeds. Left, how well the lines are obeyed: edge F1, as a share of what the true pictures reach after
-# a round trip through the VAE. Right, whether the picture shows what the edges are *of*: the share of pictures in which
-# the judge finds the scene's things, no more and no less. The last row is the model without any control.
+# 48 scenes, three seeds. On the left, how well the lines are obeyed: edge F1, as a share of what the true pictures
+# reach after a round trip through the VAE. On the right, whether the picture shows what the edges are *of*: the share
+# of pictures in which the judge finds the scene's things, no more and no less. The last row is the model without any
+# control: compare each column with it.
 #
-# We call a difference real if it is larger than twice its standard error over the seeds, paired seed by seed.
+# Watch the conflicting prompts. In the paper ControlNet succeeds there too (figure 8a). Here the words win, and the
+# branch adds little. One reason may be that it reads the prompt as well. In training every prompt was true or empty.
+# (The first claim below asks for at least half of what the branch adds without prompts. We made that rule after we had
+# seen these numbers.)
+#
+# We call a difference real if it is larger than twice its standard error over the seeds, paired seed by seed. With
+# three seeds that is a mild test: if nothing but chance is at work (normal distributions), nearly one case in five
+# passes it.
 
 # %% numbers
 from IPython.display import display
 
 from tutorial_lib import results
 from tutorial_lib.lab import several_plots
+from tutorial_lib.lab.claims import claim, difference, verdict
 
 table = results.read(RESULTS / "control.csv")
 PART = {"full": "edges", "gaussian": "ablations", "lite": "ablations", "OFT": "adapters", "COFT": "adapters"}
 PART |= {"LoRA": "adapters"}
 
 
-def rows(part, method, measure, regime="none", pairs=1000):
+def rows(method, measure, regime="none", part=None):
     """The benchmark's rows of one figure, by seed."""
-    wanted = {"part": part, "method": method, "measure": measure, "regime": regime, "pairs": pairs}
+    wanted = {"part": part or PART[method], "method": method, "measure": measure, "regime": regime}
     found = [row for row in table if all(row[name] == value for name, value in wanted.items())]
     if not found:
-        raise LookupError(f"results/control.csv lacks {wanted}: python benchmarks/control.py --parts {part}")
+        raise LookupError(f"results/control.csv lacks {wanted}: python benchmarks/control.py --parts {wanted['part']}")
     return sorted(found, key=lambda row: row["seed"])
 
 
-def scores(method, measure, regime="none", part=None, column="value"):
-    """One number a seed: F1 and IoU as a share of the ceiling, the other measures as they are."""
-    found = rows(part or PART[method], method, measure, regime)
-    return np.array([row[column] / (row["ceiling"] if measure in ("F1", "IoU") else 1) for row in found])
+def scores(method, measure, regime="none", column="value"):
+    """One number a seed: F1 as a share of the ceiling, things as they are."""
+    return np.array([row[column] / (row["ceiling"] if measure == "F1" else 1) for row in rows(method, measure, regime)])
 
 
-def difference(a, b):
-    """Mean of a - b over the seeds, and twice its standard error."""
-    mean, spread = results.mean_and_spread((a - b).astype(float).tolist())
-    return mean, 2 * spread / len(a) ** 0.5
-
-
-def verdict(mean, error):
-    """Of a claim that says: the difference is positive."""
-    return "reproduced" if mean > error else "contradicted" if mean < -error else "not visible at this scale"
-
-
-SEEDS = [int(row["seed"]) for row in rows("edges", "full", "F1")]
+SEEDS = [int(row["seed"]) for row in rows("full", "F1")]
+recipes = {(row["seed"], row["pairs"], row["steps"]) for method in NAMES for row in rows(method, "F1")}
+assert recipes == {(seed, 1000, 500) for seed in (0, 1, 2)}
 panels = {
     title: {NAMES[m]: [scores(m, measure, r).mean() for r in REGIMES] for m in BRANCHES}
     | {"no control": [scores("full", measure, r, column="start").mean() for r in REGIMES]}
@@ -243,12 +252,30 @@ panels = {
 worse = tuple(difference(scores("full", "F1"), scores(m, "F1"))[0] > 0.03 for m in ("gaussian", "lite"))
 told = ", ".join(f"{NAMES[m]} {scores(m, 'F1').mean():.2f}" for m in BRANCHES)
 display(ablation_guess.outcome(WORST[worse], f"edge F1 without prompts, as a share of the ceiling: {told}"))
-assert scores("full", "F1").min() > scores("full", "F1", column="start").max()
+gains = {regime: difference(scores("full", "F1", regime), scores("full", "F1", regime, "start")) for regime in REGIMES}
+for regime, (gain, error) in gains.items():
+    print(f"{regime:13} ControlNet adds {gain:+.2f} ± {error:.2f} to the edge F1, as a share of the ceiling")
+assert gains["none"][0] > 0.1 and gains["conflicting"][0] < 0.5 * gains["none"][0]
+assert scores("full", "things", "conflicting").max() < 0.2 < 0.7 < scores("full", "things", "perfect").min()
 several_plots.tables(panels, REGIMES, alt="Edge F1 and right things of three branches under four kinds of prompts")
 
 # %% ablation claims
-from tutorial_lib.lab.claims import claim
-
+display(
+    claim(
+        "controlnet-obeys-under-all-prompts",
+        "ControlNet follows the hint under all four kinds of prompts.",
+        paper="Zhang et al. 2023, ControlNet, section 4.2 and figure 8a",
+        measured="what it adds to the edge F1, of the ceiling: "
+        + ", ".join(f"{regime} {gain:+.2f} ± {error:.2f}" for regime, (gain, error) in gains.items()),
+        verdict="contradicted"
+        if any(gain < -error for gain, error in gains.values())
+        else "reproduced"
+        if all(gain > error and gain >= 0.5 * gains["none"][0] for gain, error in gains.values())
+        else "not visible at this scale",
+        seeds=SEEDS,
+        results="results/control.csv",
+    )
+)
 drop, drop_error = difference(scores("full", "F1"), scores("gaussian", "F1"))
 gap, gap_error = difference(scores("full", "F1"), scores("lite", "F1"))
 like_lite = gap > gap_error and drop > 0.5 * gap
@@ -256,7 +283,7 @@ display(
     claim(
         "gaussian-convolutions-harm",
         "With Gaussian instead of zero convolutions ControlNet falls to about the level of ControlNet-lite.",
-        paper="Zhang et al. 2023, ControlNet, section 4.2, ablation (b)",
+        paper="Zhang et al. 2023, ControlNet, section 4.2 and figure 8b",
         measured=f"edge F1 without prompts, of the ceiling: ControlNet is {drop:+.3f} ± {drop_error:.3f} ahead of the "
         f"Gaussian one, {gap:+.3f} ± {gap_error:.3f} ahead of ControlNet-lite",
         verdict="reproduced"
@@ -270,15 +297,25 @@ display(
     )
 )
 
-silent, silent_error = difference(scores("full", "things"), scores("lite", "things"))
+silent = {
+    regime: difference(scores("full", "things", regime), scores("lite", "things", regime))
+    for regime in ("none", "insufficient")
+}
 told, told_error = difference(scores("full", "things", "perfect"), scores("lite", "things", "perfect"))
+each = [verdict(*found) for found in silent.values()]
 claim(
     "lite-fails-without-prompts",
-    "ControlNet-lite does not understand what the hint shows, and fails where the prompt does not say it.",
-    paper="Zhang et al. 2023, ControlNet, section 4.2, ablation (c)",
-    measured=f"share of pictures with the right things, ControlNet less ControlNet-lite: {silent:+.2f} ± "
-    f"{silent_error:.2f} without prompts, {told:+.2f} ± {told_error:.2f} with perfect ones",
-    verdict=verdict(silent, silent_error),
+    "ControlNet-lite is not strong enough to find out what the hint shows: without prompts, or with insufficient "
+    "ones, it falls behind ControlNet.",
+    paper="Zhang et al. 2023, ControlNet, section 4.2 and figure 8c",
+    measured="share of pictures with the right things, ControlNet less ControlNet-lite: "
+    + ", ".join(f"{mean:+.2f} ± {error:.2f} (prompts: {regime})" for regime, (mean, error) in silent.items())
+    + f", {told:+.2f} ± {told_error:.2f} (perfect)",
+    verdict="contradicted"
+    if "contradicted" in each
+    else "reproduced"
+    if each == ["reproduced"] * 2
+    else "not visible at this scale",
     seeds=SEEDS,
     results="results/control.csv",
 )
@@ -286,12 +323,18 @@ claim(
 # %% convergence text [markdown]
 # ## How they learn
 #
-# The OFT paper draws two learning curves of control. ControlNet's stays flat and then jumps; OFT's rises smoothly from
-# the start. A reason could be: OFT has no wall of zeros in front of its rotations. They sit in layers that already read
-# pictures, and get a gradient as soon as *anything* of the hint comes through the one zero convolution.
+# The OFT paper trains both on face landmarks and draws the same faces again from epoch to epoch. OFT's come closer
+# little by little. ControlNet's do not follow at all until the eighth epoch, and then they do. A reason could be: OFT
+# has only one zero convolution on the way from the hint to its rotations, where ControlNet's copy has one before it and
+# one behind it.
 #
-# The measure of lesson 08, fixed before looking: which share of the whole rise falls into the steepest fifth of the
-# run? An even rise has 0.2, and 0.5 or more we call sudden.
+# The measure is that of lesson 08: which share of the whole rise falls into the steepest fifth of the run? An even rise
+# has 0.2, and 0.5 or more we call sudden. As there, a method counts as sudden if all of its seeds are.
+#
+# The second figure is a warning. In the search LoRA's best rate was 0.004, ahead of 0.002 by a hair. With other seeds
+# that rate destroyed the model in two trainings of three. The winner of a search with one seed can be the largest rate
+# that was lucky. Only after we had seen this did we make the rule from above, to take the smallest of rates that are
+# about as good. It halves LoRA's rate and leaves OFT's.
 
 # %% convergence prediction
 CURVES = {
@@ -300,7 +343,7 @@ CURVES = {
     (True, True): "both",
     (False, False): "neither",
 }
-curve_guess = widgets.predict("Whose learning curve has a sudden jump?", list(CURVES.values()))
+curve_guess = widgets.predict("Whose learning curve has a sudden jump, in every seed?", list(CURVES.values()))
 curve_guess
 
 # %% convergence
@@ -311,27 +354,36 @@ def numbers(text):
     return [float(number) for number in str(text).split()]
 
 
-def curves(method, measure="F1"):
-    return [(numbers(row["looks"]), numbers(row["curve"])) for row in rows(PART[method], method, measure)]
+def curves(method, part=None):
+    return [(numbers(row["looks"]), numbers(row["curve"])) for row in rows(method, "F1", part=part)]
 
 
-shares = {m: [row["jump_share"] for row in rows(PART[m], m, "F1")] for m in ("full", "OFT", "LoRA")}
-sudden = {method: float(np.nanmedian(own)) >= 0.5 for method, own in shares.items()}
+shares = {m: [row["jump_share"] for row in rows(m, "F1")] for m in ("full", "OFT", "LoRA")}
+sudden = {method: min(own) >= 0.5 for method, own in shares.items()}
 told = "; ".join(f"{NAMES[m]} {', '.join(f'{share:.2f}' for share in own)}" for m, own in shares.items())
 display(curve_guess.outcome(CURVES[sudden["full"], sudden["OFT"]], f"share in the steepest fifth, by seed: {told}"))
 display(
     compared_plots.convergence(
         {NAMES[m]: curves(m) for m in ("full", "lite", "OFT", "LoRA")},
         "edge F1 without prompts, 12 scenes",
-        rows("edges", "full", "F1")[0]["ceiling"],
+        rows("full", "F1")[0]["ceiling"],
     )
 )
-calmer, calmer_error = difference(np.array(shares["full"]), np.array(shares["OFT"]))
+collapsed = rows("LoRA", "F1", part="collapse")
+assert sum(row["value"] - row["start"] < 0.1 for row in collapsed) == 2
+display(
+    compared_plots.convergence(
+        {"LoRA": curves("LoRA"), "LoRA at twice the rate": curves("LoRA", "collapse")},
+        "edge F1 without prompts, 12 scenes",
+        rows("full", "F1")[0]["ceiling"],
+    )
+)
+calmer, calmer_error = difference(shares["full"], shares["OFT"])
 claim(
     "oft-converges-smoothly",
     "OFT learns a control smoothly, where ControlNet's curve jumps.",
-    paper="Qiu et al. 2023, OFT, section on controllable generation",
-    measured=f"share of the rise that falls into the steepest fifth of the run: {told}",
+    paper="Qiu et al. 2023, OFT, section 5.2 and figure 9, on face landmarks",
+    measured=f"edges, share of the rise that falls into the steepest fifth of the run: {told}",
     verdict="reproduced"
     if sudden["full"] and not sudden["OFT"] and calmer > calmer_error
     else "contradicted"
@@ -344,50 +396,68 @@ claim(
 # %% adapters text [markdown]
 # ## Who follows the edges best?
 #
-# The same test for all six. In the OFT paper (edges of COCO pictures, F1) COFT has .325, OFT .323, ControlNet .317,
-# LoRA .286. There the adapters have a fraction of ControlNet's numbers, and so they have here. One thing to keep in
-# mind when you read the figure: an adapter changes the UNet itself, and a branch leaves it as it is and can be taken
-# off.
+# The same test for all six. In the OFT paper (table 2: edges of COCO pictures, F1) COFT has .325, OFT .323, ControlNet
+# .317 and LoRA .286. There the adapters have a fraction of ControlNet's numbers, and so they have here. Keep in mind
+# when you read the figure: an adapter changes the UNet itself, while a branch leaves it as it is and can be taken off.
 
 # %% adapters
 panels = {
-    title: {NAMES[m]: results.mean_and_spread(list(scores(m, measure, regime))) for m in NAMES}
-    for title, measure, regime in (
-        ("edge F1 / ceiling, no prompt", "F1", "none"),
-        ("right things, no prompt", "things", "none"),
-        ("edge F1 / ceiling, perfect", "F1", "perfect"),
-    )
+    "edge F1 / ceiling, no prompt": ("F1", "none"),
+    "right things, no prompt": ("things", "none"),
+    "edge F1 / ceiling, perfect prompt": ("F1", "perfect"),
 }
 display(
-    several_plots.methods(panels, alt="Six controls, one a line: edge F1 and right things, mean and spread over seeds")
+    compared_plots.by_seed(
+        {title: {NAMES[m]: scores(m, *asked) for m in NAMES} for title, asked in panels.items()},
+        {title: scores("full", *asked, column="start").mean() for title, asked in panels.items()},
+        "no control",
+    )
 )
 oft, oft_error = difference(scores("OFT", "F1"), scores("full", "F1"))
 lora, lora_error = difference(scores("OFT", "F1"), scores("LoRA", "F1"))
-size = rows("adapters", "OFT", "F1")[0]["parameters"] / rows("edges", "full", "F1")[0]["parameters"]
+size = rows("OFT", "F1")[0]["parameters"] / rows("full", "F1")[0]["parameters"]
+assert size < 0.5
+each = [verdict(oft, oft_error), verdict(lora, lora_error)]
 claim(
     "oft-controls-better-than-controlnet",
-    "OFT follows edges at least as well as ControlNet, and better than LoRA, with far fewer trained numbers.",
-    paper="Qiu et al. 2023, OFT, table of controllable generation: F1 .323 against .317 and .286",
-    measured=f"edge F1 without prompts, of the ceiling: OFT less ControlNet {oft:+.3f} ± {oft_error:.3f}, OFT "
-    f"less LoRA {lora:+.3f} ± {lora_error:.3f}, with {size:.0%} of ControlNet's numbers",
+    "OFT follows edges better than ControlNet and than LoRA, with far fewer trained numbers than ControlNet.",
+    paper="Qiu et al. 2023, OFT, table 2: F1 .323 against .317 and .286",
+    measured=f"edge F1 without prompts, of the ceiling: OFT less ControlNet {oft:+.3f} ± {oft_error:.3f}, OFT less "
+    f"LoRA {lora:+.3f} ± {lora_error:.3f}, with {size:.0%} of ControlNet's numbers",
     verdict="contradicted"
-    if oft < -oft_error or lora < -lora_error or size >= 1
+    if "contradicted" in each
     else "reproduced"
-    if lora > lora_error
+    if each == ["reproduced"] * 2
     else "not visible at this scale",
     seeds=SEEDS,
     results="results/control.csv",
 )
 
 # %% kinds text [markdown]
-# ## Other conditions
+# ## Other hints
 #
 # Edges say where lines are. A **segmentation map** says what each place is, by a colour for each class. **Landmarks**
-# say where eyes, nose and mouth are, and leave all else open. The judge reads both from the drawn pictures, so we can
-# ask whether they were obeyed: landmarks by the mean distance in pixels, maps by the **mean IoU**.
-#
-# For a class $k$ let $A_k$ be the pixels where it was asked for, and $B_k$ those where it is seen, in all pictures
-# together. Then
+# say where eyes, nose and mouth are, and leave all else open. A branch or an adapter can be trained on any of them:
+# only the hint changes. (`python benchmarks/control.py --parts segmentation landmarks pairs` measures these two, and
+# what more pairs bring. That table is not filled in yet.)
+
+# %% kinds
+portraits = control.scenes(control.TEST, 3, lambda scene: kinds(scene) == ["person"])
+hints = {
+    kind: [conditions.of_scene(kind, scene) for scene in portraits] for kind in ("edges", "segmentation", "landmarks")
+}
+plots.grid(
+    [*map(world.draw, portraits), *(hint for row in hints.values() for hint in row)],
+    rows=["the scene", "its edges", "its regions", "its landmarks"],
+    columns=3,
+    size=128,
+    alt="Three portraits, their edges, their segmentation maps in one colour a class, and five landmarks of a face",
+)
+
+# %% iou text [markdown]
+# Was a map obeyed? The judge reads the class of every pixel in a drawn picture, and we compare its map with the one
+# that was asked for, by the **mean IoU**. For a class $k$ let $A_k$ be the pixels where it was asked for, and $B_k$
+# those where it is seen, in all pictures together. Then
 #
 # $$\text{mIoU} = \frac1K \sum_k \frac{|A_k \cap B_k|}{|A_k \cup B_k|},$$
 #
@@ -395,6 +465,13 @@ claim(
 # classes of $|A_k \cap B_k| / |A_k|$, and **aAcc**, the share of right pixels.
 #
 # **Write `mean_iou`** for maps of class numbers 0, 1, 2, ... of the shape (n, h, w).
+#
+# Then we use it: how much of the map do *edges* fix, although they name no class? Twelve test scenes are drawn from
+# their captions alone, from their edges alone, and from both. From here on the branch is one that was trained by the
+# recipe of lesson 08 and comes with the course. Guess: which of the first two comes nearer to the scene's own map? And
+# which, if all kinds of things count as one class, "a thing"? What the judge misreads by itself, the row of the true
+# pictures shows.
+
 
 # %% iou exercise exercise="mean_iou" difficulty=3 minutes=10
 from tutorial_lib.lab.checks import lesson_09 as check
@@ -417,105 +494,69 @@ check.mean_iou(mean_iou)
 # `asked == k` is a map of True and False. `&` is the intersection of two such maps, `|` their union, and `.sum()`
 # counts. `unique()` lists the numbers that appear in a tensor.
 
-# %% kinds
-portraits = control.scenes(control.TEST, 3, lambda scene: kinds(scene) == ["person"])
-hints = {
-    kind: [conditions.of_scene(kind, scene) for scene in portraits] for kind in ("edges", "segmentation", "landmarks")
+# %% regions
+from tutorial_lib import metrics
+
+branch = control.load(lesson.root / "data" / "pocket-control" / "edges")
+DRAW = {"num_inference_steps": 10, "progress": False}
+said = captions[:FEW]
+drawn = {
+    "true pictures": pictures,
+    "words alone": generate(pipe, said, seed=70, **DRAW),
+    "edges alone": control.generate(pipe, branch, [""] * FEW, edges, seed=70, guidance_scale=1.0, **DRAW),
+    "words and edges": control.generate(pipe, branch, said, edges, seed=70, **DRAW),
 }
-display(
-    plots.grid(
-        [*map(world.draw, portraits), *(hint for row in hints.values() for hint in row)],
-        rows=["the scene", "edges", "segments", "landmarks"],
-        columns=3,
-        size=128,
-        alt="Three portraits, their edges, their segmentation maps in one colour a class, and five landmarks of a face",
-    )
-)
-TRIED = ("full", "OFT", "LoRA")
-maps = {
-    measure: {NAMES[m]: results.mean_and_spread(list(scores(m, measure, part="segmentation"))) for m in TRIED}
-    for measure in ("mIoU", "mAcc", "aAcc")
-}
-columns = {"KID": ("segmentation", "none"), "CLIP-T": ("segmentation", "perfect"), "error": ("landmarks", "none")}
-for measure, (part, regime) in columns.items():
-    ceiling = rows(part, "full", measure, regime)[0]["ceiling"]
-    line = ", ".join(
-        "{} {:.3f} ± {:.3f}".format(NAMES[m], *results.mean_and_spread(list(scores(m, measure, regime, part))))
-        for m in TRIED
-    )
-    untold = scores("full", measure, regime, part, column="start").mean()
-    print(f"{part:13} {measure:7} prompts {regime:8} {line}; no control {untold:.3f}, true pictures {ceiling:.3f}")
-several_plots.methods(maps, alt="mIoU, mAcc and aAcc without prompts, of ControlNet, OFT and LoRA trained on maps")
-
-# %% kinds claim
-seg, seg_error = difference(scores("OFT", "mIoU", part="segmentation"), scores("full", "mIoU", part="segmentation"))
-face, face_error = difference(scores("full", "error", part="landmarks"), scores("OFT", "error", part="landmarks"))
-each = [verdict(seg, seg_error), verdict(face, face_error)]
-claim(
-    "oft-better-on-maps-and-landmarks",
-    "On segmentation maps and on landmarks OFT controls better than ControlNet.",
-    paper="Qiu et al. 2023, OFT: mIoU 27.06 against 20.88 on ADE20K, landmark error 7.07 against 7.61 on CelebA-HQ",
-    measured=f"without prompts, OFT's mIoU is {seg:+.3f} ± {seg_error:.3f} of ControlNet's; its landmark error is "
-    f"smaller by {face:+.2f} ± {face_error:.2f} pixels",
-    verdict="contradicted"
-    if "contradicted" in each
-    else "reproduced"
-    if each == ["reproduced"] * 2
-    else "not visible at this scale",
-    seeds=SEEDS,
-    results="results/control.csv",
-)
-
-# %% pairs text [markdown]
-# ## How many pairs?
-#
-# Pairs of a picture and a good hint can be rare. The ControlNet paper compares trainings on 1,000 pictures and on up to
-# 3,000,000: little data does not break the model, and more data helps. Here are 100, 1,000 and 10,000 pairs, with *the
-# same number of steps*: of 100 pairs each is seen 40 times, of 10,000 less than half are seen at all.
-
-# %% pairs
-PAIRS = {100: "pairs", 1000: "edges", 10_000: "pairs"}
-
-
-def by_pairs(measure, column="value"):
-    return {n: [row[column] for row in rows(part, "full", measure, pairs=n)] for n, part in PAIRS.items()}
-
-
-titles = {"edge F1, no prompt": "F1", "right things, no prompt": "things"}
-display(
-    compared_plots.sizes(
-        {title: by_pairs(measure) for title, measure in titles.items()},
-        {title: float(np.mean(by_pairs(measure, "start")[1000])) for title, measure in titles.items()},
-    )
-)
-sizes = {n: np.array(own) for n, own in by_pairs("F1").items()}
-few, few_error = difference(sizes[100], np.array(by_pairs("F1", "start")[100]))
-many, many_error = difference(sizes[10_000], sizes[100])
-claim(
-    "few-pairs-suffice-more-help",
-    "A ControlNet learns from few pairs without collapsing, and from more pairs it learns more.",
-    paper="Zhang et al. 2023, ControlNet, section 4.5",
-    measured=f"edge F1 without prompts: 100 pairs bring {few:+.3f} ± {few_error:.3f} over no control, 10,000 instead "
-    f"of 100 bring {many:+.3f} ± {many_error:.3f}",
-    verdict="contradicted"
-    if few < -few_error or many < -many_error
-    else "reproduced"
-    if few > few_error and many > many_error
-    else "not visible at this scale",
-    seeds=SEEDS,
-    results="results/control.csv",
+asked = np.stack([world.segmentation(scene) for scene in scenes[:FEW]])
+seen = {name: reader.segment(row).numpy() for name, row in drawn.items()}
+THING = world.CLASSES.index("backdrop") + 1  # classes from here on are things
+what, where = {}, {}
+for name, labels in seen.items():
+    what[name] = metrics.segmentation_scores(labels, asked)
+    thing, wanted = labels >= THING, asked >= THING
+    where[name] = (thing & wanted).sum() / (thing | wanted).sum()
+    shown = ", ".join(f"{measure} {value:.2f}" for measure, value in what[name].items())
+    print(f"{name:16} {shown}; IoU of “a thing” {where[name]:.2f}")
+behind = what["words alone"]["mIoU"] - what["edges alone"]["mIoU"]
+assert behind > 0.15 and where["words alone"] - where["edges alone"] < 0.5 * behind
+assert what["words and edges"]["mIoU"] > what["words alone"]["mIoU"] + 0.05
+assert all(scored["aAcc"] > scored["mIoU"] + 0.03 for scored in what.values())
+plots.grid(
+    pictures[:6]
+    + [conditions.segmentation_picture(labels) for labels in asked[:6]]
+    + [
+        picture
+        for name in ("words alone", "edges alone", "words and edges")
+        for picture in (*drawn[name][:6], *map(conditions.segmentation_picture, seen[name][:6]))
+    ],
+    rows=["the scene", "its map", "words alone", "seen", "edges alone", "seen", "both", "seen"],
+    columns=6,
+    size=64,
+    colours=256,
+    alt="Six scenes and their segmentation maps; pictures from the captions alone, from the edges alone and from both, "
+    "each with the map that the judge sees in it",
 )
 
 # %% cost text [markdown]
+# From edges alone *a* thing covers its place about as well as from words alone, but often it is another thing. The mIoU
+# asks for *where* and *what* at once, and does not say which of them failed. The aAcc is higher everywhere: large skies
+# and grounds decide it, and a small mug hardly counts.
+#
 # ## What it costs
 #
 # The authors measured on one A100: a training step with ControlNet needs 23 % more memory and 34 % more time than one
 # without, which fine-tunes the whole UNet. Why so little more, when there is half a network more? The locked encoder
 # needs no gradient, so nothing of it must be kept for the way back.
 #
-# We measure a step of each method on 4 pictures. Time is the processor's, the best of three. Memory is counted, not
-# guessed: all weights, and for each number that learns its gradient and Adam's two averages ("weights"); and every
-# tensor that is kept for the backward pass ("kept").
+# We measure a step on 4 pictures. Time is the processor's, the best of three. Memory is counted: all weights, and for
+# each number that learns its gradient and Adam's two averages ("weights"); and every tensor that is kept for the
+# backward pass ("kept"). The Gaussian branch costs what ControlNet does, and COFT what OFT does, so they are left out.
+#
+# Here ControlNet needs *less* memory than fine-tuning the UNet. Our pictures are small, so most of the memory goes to
+# weights and Adam, and a branch has fewer numbers to learn. With pictures of 512 pixels the kept tensors count for much
+# more, and a branch adds to these.
+#
+# We knew these numbers when we wrote the rule of the claim: "reproduced" if ControlNet costs more, by at most half;
+# "contradicted" if it costs more than that; else not visible.
 
 # %% cost
 import time
@@ -552,24 +593,25 @@ def cost(task, modules):
 
 untold = own_copy()
 costs = {"no control": cost(baselines.dreambooth(untold, few_pairs.pictures), [untold.unet])}
-for method, name in NAMES.items():
+for method in ("full", "lite", "OFT", "LoRA"):
     own, model = begin(method)
-    costs[name] = cost(control.ControlTask(own, model, few_pairs), [own.unet, model])
+    costs[NAMES[method]] = cost(control.ControlTask(own, model, few_pairs), [own.unet, model])
 for name, own in costs.items():
     print(f"{name:16} weights {own['weights']:4.0f} MB, kept {own['kept']:4.0f} MB, {own['seconds']:.2f} s a step")
 with_control, without = costs["ControlNet"], costs["no control"]
 ratio = {unit: with_control[unit] / without[unit] for unit in without}
 memory = (with_control["weights"] + with_control["kept"]) / (without["weights"] + without["kept"])
+assert memory < 1 < ratio["kept"] and with_control["weights"] > 2 * with_control["kept"]
 claim(
     "controlnet-costs-little-more",
     "Training a ControlNet costs some more memory and time than fine-tuning without control, and not much more.",
     paper="Zhang et al. 2023, ControlNet, section 3.2: 23 % more memory, 34 % more time",
     measured=f"{memory - 1:+.0%} memory ({ratio['weights'] - 1:+.0%} for weights and Adam, {ratio['kept'] - 1:+.0%} "
     f"for what is kept), {ratio['seconds'] - 1:+.0%} time of a step on this machine",
-    verdict="reproduced"
-    if 1 < min(memory, ratio["seconds"]) and max(memory, ratio["seconds"]) < 1.5
-    else "contradicted"
-    if max(memory, ratio["seconds"]) > 2
+    verdict="contradicted"
+    if max(memory, ratio["seconds"]) > 1.5
+    else "reproduced"
+    if min(memory, ratio["seconds"]) > 1
     else "not visible at this scale",
     seeds=[lesson.seed],
 )
@@ -577,40 +619,46 @@ claim(
 # %% ambiguous text [markdown]
 # ## One hint, many meanings
 #
-# A circle can be a ball, a moon, or the middle of a flower. Which one, the hint does not say, and without a prompt the
-# noise decides. Here is one circle, with six seeds and no prompt; then the same circle six times with the same noise
-# and a prompt. Below it another hint, of a moon over hills. What did the model find in them that you did not think of?
-#
-# From here on we use a branch that was trained by the recipe of lesson 08 and comes with the course.
+# A circle can be a ball, a moon, or the head of a person. Which one, the hint does not say, and without a prompt the
+# noise decides (section 4.5 and figure 11 of the paper). Here are the edges of a ball, with five seeds and no prompt;
+# then the same edges five times, with one noise and five prompts. Below it another hint: a moon over hills. We chose
+# these two hints after we had tried some others, because they have many meanings. What did the model find in them that
+# you did not think of? And which of the prompts are so far from the lines that the lines lose?
 
 # %% ambiguous
 from tutorial_lib.lab import compose
 from tutorial_lib.pocket.scene import Scene, Thing
 
-branch = control.load(lesson.root / "data" / "pocket-control" / "edges")
-DRAW = {"num_inference_steps": 10, "progress": False}
 circle = compose.edges([Thing("ball", "red", 0.5, 0.86, 0.6)])
 hills = conditions.of_scene("edges", Scene("photo", "night", (Thing("moon", "white", 0.5, 0.56, 0.45),), seed=3))
 HINTS = {"circle": circle, "hills": hills}
 MEANINGS = {
-    "circle": ["a photo of a blue ball in the snow", "a photo of a person with red hair on a beach"],
-    "hills": ["a photo of a yellow moon at night", "a watercolor of a person in a forest"],
+    "circle": [
+        "a photo of a blue ball in the snow",
+        "a photo of a person with red hair on a beach",
+        "a watercolor of a pink flower on a table",
+        "pixel art of a moon at night",
+        "a photo of a white cat in a forest",
+    ],
+    "hills": [
+        "a photo of a yellow moon at night",
+        "a watercolor of a person in a forest",
+        "a photo of a green ball in the snow",
+        "pixel art of a red moon in a city",
+        "a photo of an orange cat on a beach",
+    ],
 }
-MEANINGS["circle"] += ["a watercolor of a pink flower on a table", "pixel art of a moon at night"]
-MEANINGS["circle"] += ["a photo of a white cat in a forest", "a pencil sketch of a mug on a table"]
-MEANINGS["hills"] += ["a photo of a green ball in the snow", "pixel art of a red moon in a city"]
-MEANINGS["hills"] += ["a photo of an orange cat on a beach", "a pencil sketch of a tree in the snow"]
 COUNT = len(MEANINGS["circle"])
-drawn, seen = {}, {}
+meant, found = {}, {}
 for name, hint in HINTS.items():
     quiet = control.generate(pipe, branch, [""] * COUNT, [hint] * COUNT, seed=20, guidance_scale=1.0, **DRAW)
     words = control.generate(pipe, branch, MEANINGS[name], [hint] * COUNT, seed=[20] * COUNT, **DRAW)
-    drawn[name] = quiet, words
-    seen[name] = ["+".join(kinds(reading)) for reading in reader.read(quiet)]
-    print(f"{name}, no prompt: {', '.join(seen[name])}; F1 {control.edge_scores(quiet, [hint] * COUNT)['F1']:.2f}")
-assert len(set(seen["circle"])) > 1, "without a prompt the circle should become several things"
+    meant[name] = quiet, words
+    found[name] = ["+".join(kinds(reading)) for reading in reader.read(quiet)]
+    print(f"{name}, no prompt: {', '.join(found[name])}; F1 {control.edge_scores(quiet, [hint] * COUNT)['F1']:.2f}")
+assert len(set(found["circle"])) > 1, "without a prompt the circle should become several things"
 plots.grid(
-    [p for name, hint in HINTS.items() for p in (hint, *drawn[name][0], hint, *drawn[name][1])],
+    [p for name, hint in HINTS.items() for p in (hint, *meant[name][0], hint, *meant[name][1])],
     labels=[
         label
         for name in HINTS
@@ -619,7 +667,7 @@ plots.grid(
     columns=1 + COUNT,
     size=128,
     colours=256,
-    alt="A circle's edges drawn six times without a prompt and six times with one; the same for a moon over hills",
+    alt="The edges of a ball drawn five times without a prompt and five times with one; the same for a moon over hills",
 )
 
 # %% two text [markdown]
@@ -630,8 +678,12 @@ plots.grid(
 #
 # $$r_k = \sum_b s_b\, r_k^{(b)}, \qquad k = 1, \ldots, n .$$
 #
-# No training is needed for it, and the paper gives no weights to it either: it simply adds. In the cell after the
-# exercise one branch serves as both, with the left half of a drawing and with the right half, and no prompt is said.
+# No training is needed for it. The paper simply adds, without strengths (section 3.4). In the cell after the exercise
+# one branch serves as both, once with the left half of a drawing and once with the right half, and no prompt is said.
+#
+# We chose the layout after we had seen the pictures of some. Unusual ones are obeyed less well. Try it, with other
+# numbers in that cell (x of the middle, y of the foot, size): a small house beside a large tree, a house high in the
+# sky, two things that overlap.
 #
 # **Write `sum_of_controls`.** `outputs[b]` is the list of residuals of branch number $b$, `scales[b]` its strength.
 
@@ -678,9 +730,9 @@ plots.grid(
 # %% carry text [markdown]
 # ## On another model
 #
-# The paper's branches, trained on Stable Diffusion 1.5, work on the many models that others fine-tuned from it, without
-# any more training. Why should they? The branch adds to the decoder's inputs, and a fine-tuned decoder still reads them
-# in nearly the same way.
+# The paper's branches, trained on Stable Diffusion 1.5, work on models that others fine-tuned from it, without any more
+# training (figure 12). Why should they? The branch adds to the decoder's inputs, and a fine-tuned decoder still reads
+# them in nearly the same way.
 #
 # One may go a step further. The copy inside of the branch began as the *old* encoder, $\Theta_c = \Theta + \Delta$. The
 # released code offers to exchange the base: what fine-tuning changed is added to the copy too,
@@ -710,7 +762,7 @@ check.carried_over(carried_over)
 
 # %% carry training
 # A subject of lesson 05 with few steps of OFT, merged into the weights: now it is a fine-tuned model like any other.
-from tutorial_lib import metrics, oft
+from tutorial_lib import oft
 from tutorial_lib import pictures as folders
 from tutorial_lib.pocket.subjects import SUBJECTS
 
@@ -770,7 +822,7 @@ more, more_error = difference(obeyed["tuned, carried over"], obeyed["tuned, old 
 claim(
     "branch-works-on-a-fine-tuned-model",
     "A trained branch controls a model that was fine-tuned since, without more training.",
-    paper="Zhang et al. 2023, ControlNet, section 4.5",
+    paper="Zhang et al. 2023, ControlNet, section 4.5 and figure 12",
     measured=f"edge F1 of the tuned model over 8 pictures: {gain:+.3f} ± {gain_error:.3f} by the branch as it was, "
     f"{more:+.3f} ± {more_error:.3f} more when it is carried over; likeness {alike['tuned, no branch']:.2f} without, "
     f"{alike['tuned, old branch']:.2f} with it",
@@ -781,9 +833,9 @@ claim(
 # %% people text [markdown]
 # ## What people prefer
 #
-# A score sees what it was made to see. In the paper 12 people ranked the results of five methods for 20 sketches, by
-# quality and by obedience. The best of five gets 5 points, the worst 1; the mean is the **average human ranking**
-# (AHR). ControlNet had 4.22 and 4.28, ControlNet-lite 3.93 and 4.09.
+# A score sees what it was made to see. In the paper (section 4.3) 12 people ranked the results of five methods for 20
+# sketches, by quality and by obedience. The best of five gets 5 points, the worst 1; the mean is the **average human
+# ranking** (AHR). ControlNet had 4.22 and 4.28, ControlNet-lite 3.93 and 4.09.
 #
 # Do it in your class. **Blind**: nobody knows which letter is which method, and letters are dealt anew for each hint
 # and each person. **By person**: one person's rankings resemble one another, so first comes the mean of each person,
@@ -813,9 +865,15 @@ check.average_ranking(average_ranking)
 
 # %% panel text [markdown]
 # Write your name, then press the letters from the best picture to the worst. The last press saves, in a file beside
-# this notebook, and shows the next. Nothing that was written is ever changed: if you rank a hint twice, the later
+# this notebook, and shows the next hint. Nothing that was written is ever changed: if you rank a hint twice, the later
 # ranking counts. At the end, collect the files of the class, and average them: `ranking.average(ranking.read("ada.csv",
 # "ben.csv"))`.
+#
+# Until your class has voted, the cell after the panel has a **stand-in, which is no human**: the judge ranks each item
+# by how well the lines are obeyed (edge F1), plus one point if it finds the right things. It has no eye for beauty, it
+# is the same judge that measured above, and it has one opinion only. So it cannot reproduce a study of people, and no
+# claim is made. What it shows is how rankings look as numbers. The library keeps it apart: `ranking.average` refuses to
+# mix it with people.
 
 # %% panel
 from pathlib import Path
@@ -836,12 +894,6 @@ items = [
 ]
 RankingPanel(items, Path("rankings_lesson_09.csv"))
 
-# %% stand-in text [markdown]
-# Until your class has voted there is a **stand-in, which is no human**: the judge ranks each item by how well the lines
-# are obeyed (edge F1), plus one point if it finds the right things. It has no eye for beauty, it is the same judge that
-# measured above, and it has one opinion only. So it can not reproduce a study of people. What it shows is how rankings
-# look as numbers. The library keeps it apart: `ranking.average` refuses to mix it with people.
-
 # %% stand-in
 rng, ballots = np.random.default_rng(lesson.seed), []
 for i, item in enumerate(items):
@@ -850,26 +902,15 @@ for i, item in enumerate(items):
     points = [control.edge_scores([p], [item.hint])["F1"] + r for p, r in zip(own, right, strict=True)]
     ballots.append(ranking.stand_in(item.name, dict(zip(item.pictures, points, strict=True)), rng))
 averages = ranking.average(ballots)
-display(compared_plots.preferred({m: (a.mean, a.spread) for m, a in averages.items()}, len(RANKED), ranking.STAND_IN))
-place = {name: np.array([len(RANKED) - b.ranking.index(name) for b in ballots]) for name in averages}
-ahead, ahead_error = difference(place["ControlNet"], place["ControlNet-lite"])
-claim(
-    "ranked-above-lite",
-    "Ranked blind, ControlNet's pictures come before those of ControlNet-lite.",
-    paper="Zhang et al. 2023, ControlNet, section 4.3: AHR 4.22 against 3.93 (quality), 4.28 against 4.09 (obedience)",
-    measured=f"ranked by {ranking.STAND_IN} in place of people, {len(items)} items: {averages['ControlNet'].mean:.2f} "
-    f"against {averages['ControlNet-lite'].mean:.2f}, a difference of {ahead:+.2f} ± {ahead_error:.2f}",
-    verdict=verdict(ahead, ahead_error),
-    seeds=[0],
-    results="results/control.csv",
-)
+print(f"{len(items)} items, ranked by {ranking.STAND_IN}")
+compared_plots.preferred({m: (a.mean, a.spread) for m, a in averages.items()}, len(RANKED), ranking.STAND_IN)
 
 # %% apart text [markdown]
 # ## Can anyone tell them apart?
 #
 # The hardest test is a simple question: here are two pictures, which one is the real one? Who cannot tell will be right
-# half of the time. In the paper people compared a ControlNet with an industrial model that was trained with far more
-# data and machines: they were right in 0.52 ± 0.17 of the cases.
+# half of the time. In the paper 12 people said of pictures whether a ControlNet had drawn them, or an industrial model
+# that was trained with far more data and machines. They were right in 0.52 ± 0.17 of the cases (section 4.3).
 #
 # When is a result better than a coin? Count how likely a fair coin is to get **as far from half, or further**, on
 # either side. With $n$ answers a coin gets exactly $k$ right with probability $\binom nk / 2^n$. Of 12 answers 9 right
@@ -899,7 +940,7 @@ check.coin(coin)
 for right, count in ((9, 12), (52, 100), (520, 1000), (5200, 10_000)):
     told = ranking.told_apart(right, count)
     interval = f"{told.low:.2f} to {told.high:.2f}"
-    print(f"{right:5} of {count:6}: {told.share:.2f}, with 95 % confidence {interval}; a coin: p = {told.p:.3f}")
+    print(f"{right:5} of {count:6}: {told.share:.2f}, with 95 % confidence {interval}; a coin: p = {told.p:.2g}")
 assert ranking.told_apart(9, 12).p > 0.1
 duels = [
     Item(
@@ -915,12 +956,12 @@ PairPanel(duels, Path("pairs_lesson_09.csv"), wanted="the true picture")
 # %% different [markdown]
 # ## What is different on Stable Diffusion
 #
-# - Everything is larger: 361 million numbers in a branch, 10 to 30 million in an OFT of usual block sizes. The OFT
-#   paper trains control for ten or twenty epochs on four A100s, the ControlNet paper for days.
+# - Everything is larger: 361 million numbers in a branch, 6 to 30 million in an OFT, by its authors' count. They train
+#   control for 10 or 20 epochs on four A100s; the ControlNet for depth took five days on one RTX 3090 Ti.
 # - There OFT adapts attention and feed-forward layers only. The pocket model has attention at 8 × 8 and 4 × 4 places,
 #   too coarse for lines, so here its convolutions are adapted too.
-# - No judge knows the truth there. Segmentation is read by a network trained on ADE20K, landmarks by a face detector,
-#   and FID and CLIP score stand for quality. Our KID is their FID's cousin that needs fewer pictures.
+# - No judge knows the truth there. Maps are read by a segmentation network, landmarks by a face detector, and FID and
+#   CLIP score stand for quality.
 # - Several branches from the hub can be added in diffusers: give `controlnet` and `image` lists.
 # - Branches of Stable Diffusion 1.5 work on models fine-tuned from it, and not on 2.1 or XL, whose shapes differ.
 #
@@ -930,10 +971,9 @@ PairPanel(duels, Path("pairs_lesson_09.csv"), wanted="the true picture")
 # - **ControlNet-lite**: a branch with one convolution in place of each copied block.
 # - **Insufficient, conflicting, perfect prompt**: says nothing; says something else; says what the hint shows.
 # - **mIoU, mAcc, aAcc**: mean intersection over union; mean accuracy of the classes; share of right pixels.
-# - **KID**: a distance of two sets of pictures in a network's features; about 0 for sets of one kind.
 # - **AHR**: average human ranking. **Blind**: the person who ranks does not know what is whose.
 # - **Stand-in**: a computed ranking in place of a human one. It is none.
-# - **p value**: how likely mere chance is as far from the expected, or further.
+# - **p value**: how likely mere chance is to be as far from the expected, or further.
 #
 # ## Further reading
 #
@@ -942,7 +982,6 @@ PairPanel(duels, Path("pairs_lesson_09.csv"), wanted="the true picture")
 # - Qiu, Liu, Feng, Xue, Feng, Liu, Zhang, Weller, Schölkopf: *Controlling Text-to-Image Diffusion by Orthogonal
 #   Finetuning*, NeurIPS 2023, [arXiv:2306.07280](https://arxiv.org/abs/2306.07280). OFT for control.
 # - Mou, Wang, Xie, Wu, Zhang, Qi, Shan: *T2I-Adapter*, AAAI 2024, [arXiv:2302.08453](https://arxiv.org/abs/2302.08453).
-# - Bińkowski, Sutherland, Arbel, Gretton: *Demystifying MMD GANs*, ICLR 2018,
-#   [arXiv:1801.01401](https://arxiv.org/abs/1801.01401). The KID.
+#   A small network beside the model; a further method in the OFT paper's table 2.
 # - Wilson: *Probable Inference, the Law of Succession, and Statistical Inference*, Journal of the American Statistical
 #   Association 22, 1927. The interval of a share.
