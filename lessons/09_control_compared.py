@@ -153,8 +153,9 @@ plots.grid(
 #
 # Guess first. "Clearly worse" means here: an edge F1 that is lower by more than 0.03 of the ceiling.
 #
-# Then read the grid row by row. It shows one seed of each branch, with the same noise for all. In which rows does the
-# *thing* become right, and not only its outline? And with conflicting prompts: who wins, the words or the lines?
+# Then move the slider from one kind of prompts to the next. The grid shows one seed of each branch, with the same noise
+# for all. In which rows does the *thing* become right, and not only its outline? And with conflicting prompts: who
+# wins, the words or the lines?
 
 # %% prediction
 from tutorial_lib.lab import widgets
@@ -188,15 +189,23 @@ def sheet(method):
 
 sheets = {method: sheet(method) for method in NAMES}
 BRANCHES = ("full", "gaussian", "lite")
-plots.grid(
-    edges[:SHOWN] + [p for regime in REGIMES for method in BRANCHES for p in sheets[method][regime]],
-    rows=["edges", *(f"{regime}: {NAMES[method]}" for regime in REGIMES for method in BRANCHES)],
-    columns=SHOWN,
-    size=64,
-    colours=256,
-    alt="Six edge maps, and pictures for them by ControlNet, with Gaussian convolutions and by ControlNet-lite, "
-    "without prompt, with an insufficient, a conflicting and a perfect prompt",
-)
+
+
+def page(regimes, size, colours=None):
+    """The edges, and below them a row of pictures for each kind of prompt and each branch."""
+    return plots.grid(
+        edges[:SHOWN] + [p for regime in regimes for method in BRANCHES for p in sheets[method][regime]],
+        rows=["edges", *(f"{regime}: {NAMES[method]}" for regime in regimes for method in BRANCHES)],
+        columns=SHOWN,
+        size=size,
+        colours=colours,
+        alt="Six edge maps, and pictures for them by ControlNet, with Gaussian convolutions and by ControlNet-lite; "
+        f"prompts: {', '.join(regimes)}",
+    )
+
+
+pages = [page([regime], 128) for regime in REGIMES]
+widgets.browse(pages, "prompts", list(REGIMES), still=page(REGIMES, 64, colours=256))
 
 # %% numbers text [markdown]
 # ## In numbers
