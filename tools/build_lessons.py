@@ -2,6 +2,7 @@
 
     python tools/build_lessons.py            every lesson: solved and executed, then the student's notebook
     python tools/build_lessons.py 00 04      these only
+    python tools/build_lessons.py --prose 04    nothing is executed: new text around the same code, outputs stay
     python tools/build_lessons.py --check    nothing is executed or written; fails when a notebook is not its master's
 
 Every check runs strictly during a build. A build that fails leaves the notebook as it was. After a build CLAIMS.md is
@@ -60,15 +61,37 @@ def build(course: Course, master: Path) -> Measured:
     """Executes a lesson and writes both of its notebooks, or raises and writes nothing."""
     lesson = read(master)
     executed, measured = execute(solved_notebook(lesson, course.repository, None), course.root)
+    _finish(course, lesson, executed, measured)
+    return measured
+
+
+def reword(course: Course, master: Path) -> None:
+    """Writes both notebooks with the master's prose around the outputs that are there; LessonError if code changed."""
+    lesson, solved = read(master), course.solved(master.stem)
+    if not solved.exists():
+        raise LessonError(f"{master.name}: not built yet; build it without --prose")
+    executed = nbformat.read(solved, as_version=4)
+    wanted = solved_notebook(lesson, course.repository, None)
+    ours, theirs = ([(cell.id, cell.source) for cell in _code_cells(book)] for book in (wanted, executed))
+    if ours != theirs:
+        changed = dict(ours).keys() ^ dict(theirs).keys() or {a[0] for a, b in zip(ours, theirs) if a != b}
+        raise LessonError(f"{master.name}: the code of {sorted(changed)} changed; build it without --prose")
+    _finish(course, lesson, executed, measured_of(executed))
+
+
+def _finish(course: Course, lesson: Lesson, executed: nbformat.NotebookNode, measured: Measured) -> None:
+    """Writes both notebooks of a lesson, with the outputs of one that was executed."""
     finished = solved_notebook(lesson, course.repository, measured)
-    for cell, done in zip(finished.cells, executed.cells, strict=True):
-        if cell.cell_type == "code":
-            cell.outputs, cell.execution_count = done.outputs, done.execution_count
+    for cell, done in zip(_code_cells(finished), _code_cells(executed), strict=True):
+        cell.outputs, cell.execution_count = done.outputs, done.execution_count
     check_outputs(finished, forbidden=[str(course.root), str(Path.home()) + os.sep, sys.prefix])
     _check_claims(lesson, finished)
     student = student_notebook(lesson, course.repository, finished)
     _write_together({course.solved(lesson.name): finished, course.student(lesson.name): student})
-    return measured
+
+
+def _code_cells(notebook: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
 
 
 def execute(notebook: nbformat.NotebookNode, root: Path) -> tuple[nbformat.NotebookNode, Measured]:
@@ -96,7 +119,7 @@ def execute(notebook: nbformat.NotebookNode, root: Path) -> tuple[nbformat.Noteb
 
 def _check_claims(lesson: Lesson, notebook: nbformat.NotebookNode) -> None:
     """A claim that is called and not shown would silently miss CLAIMS.md."""
-    for cell in (cell for cell in notebook.cells if cell.cell_type == "code"):
+    for cell in _code_cells(notebook):
         shown = [output for output in cell.outputs if "claim" in output.get("metadata", {}).get("course", {})]
         if ("\nclaim(" in "\n" + cell.source) != bool(shown):
             raise LessonError(f"{lesson.name}.py, cell {cell.id!r}: claim(...) is not the value that the cell shows")
@@ -174,11 +197,15 @@ def main(arguments: list[str] | None = None, root: Path = Path(__file__).parents
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("numbers", nargs="*", metavar="NN", help="two-digit numbers of lessons; all when none is given")
-    parser.add_argument("--check", action="store_true", help="compare only")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--check", action="store_true", help="compare only")
+    what.add_argument("--prose", action="store_true", help="change the text only, and keep the outputs")
     options = parser.parse_args(arguments)
     course = Course(root)
     try:
-        return _check(course) if options.check else _build_all(course, options.numbers)
+        if options.check:
+            return _check(course)
+        return _reword_all(course, options.numbers) if options.prose else _build_all(course, options.numbers)
     except (LessonError, claims.ClaimError, CellExecutionError, CellTimeoutError) as error:
         print(f"{error}\nNothing of this lesson was written.", file=sys.stderr)
         return 1
@@ -196,6 +223,13 @@ def _build_all(course: Course, numbers: list[str]) -> int:
         measured = build(course, master)
         print(f"{master.stem}: {measured.seconds:.0f} s, {measured.peak_mb:.0f} MB")
     claims.write(course.root)
+    return 0
+
+
+def _reword_all(course: Course, numbers: list[str]) -> int:
+    for master in course.masters(numbers):
+        reword(course, master)
+        print(f"{master.stem}: the master's prose around the outputs that were there")
     return 0
 
 

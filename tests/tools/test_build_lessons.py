@@ -61,6 +61,30 @@ def test_header_and_set_up_hold_the_repository(course):
     assert first.id == "set-up" and "https://github.com/someone/somewhere" in first.source
 
 
+# ------------------------------------------------------------------ prose alone
+
+
+def test_new_prose_keeps_what_was_executed(course):
+    before = _notebooks(course)[1]
+    _edit(course, "What it is about.", "What it is really about.")
+    assert drift(course)
+    assert main(["--prose", "07"], course.root) == 0
+    student, solved = _notebooks(course)
+    assert (
+        "What it is really about." in student.cells[0].source and "What it is really about." in solved.cells[0].source
+    )
+    assert [cell.get("outputs") for cell in solved.cells] == [cell.get("outputs") for cell in before.cells]
+    assert measured_of(solved) == measured_of(before) and drift(course) == []
+
+
+def test_new_code_must_be_executed(course, capsys):
+    before = _notebooks(course)
+    _edit(course, "import numpy as np", "import numpy as np  # arrays")
+    assert main(["--prose", "07"], course.root) == 1
+    assert "the code of ['imports'] changed; build it without --prose" in capsys.readouterr().err
+    assert _notebooks(course) == before
+
+
 # ------------------------------------------------------------------ drift
 
 
