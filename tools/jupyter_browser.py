@@ -164,6 +164,17 @@ def wait_for_change(browser: webdriver.Chrome, picture: WebElement, before: str,
     return pixels(browser, picture)
 
 
+def find_cell(browser: webdriver.Chrome, text: str) -> WebElement:
+    """The first code cell with this text in its source, scrolled into sight; LookupError if there is none."""
+    index = next((cell["index"] for cell in _cells(browser) if text in cell["source"]), None)
+    if index is None:
+        raise LookupError(f"no code cell has {text!r} in its source")
+    for _ in range(4):  # again and again: pictures that load above push it out of sight
+        browser.execute_script(SCROLL, index)
+        time.sleep(1)
+    return browser.find_element(By.CSS_SELECTOR, f".jp-Cell[data-windowed-list-index='{index}']")
+
+
 def screenshot(browser: webdriver.Chrome, file: Path) -> Path:
     """Save what the browser shows as a PNG file."""
     browser.save_screenshot(str(file))
