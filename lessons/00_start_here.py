@@ -372,7 +372,7 @@ print(f"scheduler     {levels:>10,} noise levels, {type(pocket.scheduler).__name
 # The curves of the judge (at 28 minutes) and of the UNet (at 50) have a kink. There the training went on with **harder
 # pictures**: more animals that wear things, more pairs of things, and for the judge also things in colours and places
 # that no other part ever sees. From there on they are measured on harder pictures too. The VAE's second half, which
-# unpacks latents, was trained a little longer afterwards, on its own; its record is in the same folder.
+# unpacks latents, was trained for another hour afterwards, on its own; its record is in the same folder.
 
 # %% training curves
 TRAINING = lesson.root / "data" / "pocket-sd" / "training"
@@ -400,7 +400,7 @@ plots.finish(figure, alt="Four curves over the minutes: captions found, PSNR and
 
 # %% sheets text [markdown]
 # Such numbers say little about pictures. While the UNet trained, it drew the same prompts from the same noise again and
-# again. Colours and places come first, the shapes of things later:
+# again. Here are the first sheet, one from the middle and the last. Which shapes became right only in the second half?
 
 # %% sheets
 sheets = sorted(TRAINING.glob("unet_*.png"))
@@ -428,12 +428,13 @@ plots.grid(
 # | pictures | 64 × 64 | 512 × 512 |
 # | latents | 16 × 16 × 4 (a fourth of the side) | 64 × 64 × 4 (an eighth) |
 # | parameters of the UNet | counted above | 860 million |
-# | trained on | pictures drawn by a program, hours on one machine | photographs from the web, months on many GPUs |
+# | trained on | pictures drawn by a program, hours on one machine | photographs from the web, 150,000 GPU hours |
 # | a picture takes | about a second on two processor cores | a few seconds on a GPU, minutes without |
 # | ground truth, judge | yes | no: CLIP and other networks stand in |
 #
-# To work on Stable Diffusion, write `profile="sd15"` in the set-up cell, on a machine with a GPU and the internet. The
-# measurements of this page stay on Pocket-SD, because only there somebody knows what is right.
+# To work on Stable Diffusion in this lesson and in lessons 01 to 04, write `profile="sd15"` in the set-up cell, on a
+# machine with a GPU and the internet. The measurements of this page stay on Pocket-SD, because only there somebody
+# knows what is right. For trainings on Stable Diffusion there is the command line (lesson 10).
 
 # %% glossary [markdown]
 # ## Glossary

@@ -125,10 +125,10 @@ check.add_noise(add_noise)
 #
 # $$L = \mathbb{E}_{x_0,\, \epsilon,\, t} \; \bigl\| \epsilon_\theta(x_t, t) - \epsilon \bigr\|^2$$
 #
-# That is all there is to the training of Stable Diffusion: mix, estimate, compare. To see it happen in seconds we need
-# smaller data than pictures: points in the plane. Below the exercise this loss trains a small network on points that
-# lie inside the outline of a teapot. It sees a point, and some waves of it so that it can draw sharp borders, and the
-# timestep. The noise levels are Stable Diffusion's own.
+# That is the core of the training of Stable Diffusion: mix, estimate, compare. (Its model also sees the prompt.) To see
+# it happen in seconds we need smaller data than pictures: points in the plane. Below the exercise this loss trains a
+# small network on points that lie inside the outline of a teapot. It sees a point, and some waves of it so that it can
+# draw sharp borders, and the timestep. The noise levels are Stable Diffusion's own.
 #
 # **Write `epsilon_loss`** for points: `x0` and `eps` have the shape (n, 2), `t` holds n timesteps, and
 # `alphas_cumprod[t]` is $\bar\alpha$ for each of them. `model(x_t, t)` estimates the noise. Return the mean over all
@@ -292,7 +292,8 @@ diffusion_plots.flow({step: flow[step] for step in (0, 25, 35, 42, 46, 50)})
 #
 # Now the same loop makes pictures. Three things are missing: words to vectors, latents to pictures, and an `estimate`
 # that listens to the prompt. It asks the UNet twice at each step, with the empty prompt ∅ and with the words $c$, and
-# goes $g$ times the way from the one to the other (classifier-free guidance, Ho and Salimans 2022):
+# goes $g$ times the way from the one to the other (classifier-free guidance, Ho and Salimans 2022). The UNet knows the
+# empty prompt because about one prompt in ten was left out in its training:
 #
 # $$\hat\epsilon = \epsilon_\theta(x_t, t, \varnothing) + g\,\bigl(\epsilon_\theta(x_t, t, c) -
 # \epsilon_\theta(x_t, t, \varnothing)\bigr)$$
@@ -485,8 +486,10 @@ plots.finish(figure, alt="Two tables of words by positions: nothing before a wor
 
 # %% words meaning [markdown]
 # Two things stand out. **Nothing before the word:** CLIP's text encoder reads from left to right (its attention is
-# *causal*), so a vector knows its own word and those before it, and never what comes later: the classifier does no
-# better than chance. **Everything after it:** from the word on, every position knows it, down to the last padding.
+# *causal*), so a vector knows its own word and those before it, and never what comes later: the classifier does little
+# better than chance. (Small words can give an answer away: "an" tells of orange, and "on a" or "in the" belongs to the
+# place, which is why its row begins two columns early.) **Everything after it:** from the word on, every position
+# knows it, down to the last padding.
 #
 # So every word is readable at many places. Which of them does the UNet *use*? That takes an experiment: take the
 # vectors of "a photo of a **red** mug on a beach", put in *some* vectors of "a photo of a **blue** mug on a beach", and
@@ -573,7 +576,7 @@ word_guess.outcome(
 # $$\mathrm{slerp}(a, b, t) = \frac{\sin\bigl((1 - t)\,\Omega\bigr)}{\sin \Omega}\, a + \frac{\sin(t\,\Omega)}{\sin
 # \Omega}\, b, \qquad \cos \Omega = \frac{a \cdot b}{\|a\|\,\|b\|}$$
 #
-# (Shoemake 1985; Song et al. 2021 use it for noise.)
+# (Shoemake 1985; Song et al. 2021 use it for noise.) Here $t$ is the share of the way, from 0 to 1, and no timestep.
 #
 # **Write `slerp`** for two tensors of any shape. All their numbers together form one vector.
 
@@ -747,9 +750,10 @@ plots.finish(
 )
 
 # %% walk text [markdown]
-# For noise the arc is needed. For prompts, judge by the numbers that the last cell printed: if line and arc differ by
-# less than two neighbours on the way, then it matters little which one you take. At most a word changes a little
-# earlier on the one than on the other.
+# For noise the arc is better: the middle of the line lost detail, although the judge still found what the prompts asked
+# for. For prompts, compare two numbers that the last cell printed: how much line and arc differ, and how much two
+# neighbours on the way differ. If the first is smaller, it matters little which way you take. At most a word changes a
+# little earlier on the one than on the other.
 #
 # Note also *how* a picture changes. It is no double exposure: the model has learned what pictures look like, and
 # between two prompts it draws one picture, not two. A colour may pass through others on its way; a thing or a place

@@ -1,7 +1,7 @@
 # %% title [markdown] prerequisites="lessons 00 and 01; matrix products, transposes, inverses; torch"
 # # 04 · Orthogonal fine-tuning
 #
-# Lesson 01 ended with a promise: turn the inputs of a layer, and all angles between its neurons stay as they are.
+# Lesson 01 proved a law: turn the inputs of a layer, and all angles between its neurons stay as they are.
 # *Orthogonal fine-tuning* (OFT, Qiu et al. 2023) makes a training method of it. It teaches a model something new by
 # **turning** its weights and by nothing else. This lesson builds the method from one turned arrow up to a fine-tuned
 # UNet.
@@ -391,7 +391,7 @@ assert (mine(x) - linear(x)).abs().max() > 0.1
 # ## COFT: stay near the pretrained model
 #
 # A rotation keeps the angles *within* a layer, but a large one can still ruin the model: the next layer expects what
-# the old one said (lesson 01 ends with such pictures). **Constrained OFT** adds a leash. Every block must stay in a
+# the old one said (lesson 01 shows such pictures). **Constrained OFT** adds a leash. Every block must stay in a
 # ball,
 #
 # $$\lVert Q \rVert_F \le \varepsilon' .$$
@@ -615,8 +615,9 @@ except ValueError as error:
 # The series deserves a picture of its own. An inverse can be written as a geometric series, $(I - Q)^{-1} = I + Q + Q^2
 # + \dots$, and if $Q$ is small, a few terms will do and no inverse has to be computed. But a cut series is **no
 # rotation**. How far from one? Multiply out: with 5 terms $R = (I + Q)(I + Q + Q^2 + Q^3)$ and $R R^\top = (I -
-# Q^4)^2$, with 3 or 4 terms (which are the same matrix in PEFT) it is $I - Q^6$. So three terms are *more* orthogonal
-# than the default five, though further from the exact map.
+# Q^4)^2$, with 3 or 4 terms (which are the same matrix in PEFT) it is $I - Q^6$, with 6 it is $I - Q^{10}$. So below
+# $\lVert Q \rVert_2 = 1$ three terms are *more* orthogonal than the default five, though further from the exact map.
+# Above 1 every series fails, and more terms do not help.
 
 # %% series
 norms = np.geomspace(0.05, 3, 12)

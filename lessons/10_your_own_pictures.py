@@ -30,7 +30,7 @@ lesson = session.start("10", profile="pocket")
 #    them. Being allowed to *see* a photo is not being allowed to train on it.
 # 2. **Is it a child?** Then do not.
 # 3. **Could somebody take the results for real?** Do not make pictures that show a real person in something that did
-#    not happen, as a joke neither. Whatever you publish should say that it was generated.
+#    not happen, not even as a joke. Whatever you publish should say that it was generated.
 # 4. **Whose work is it?** A style or a character belongs to whoever made it. Ask, or take pictures of your own things.
 #
 # In many countries parts of this are law. All of it is how you would want to be treated.
@@ -113,6 +113,7 @@ own_pictures.crops(report)
 #
 # **Write `with_word`**: put the subject's word before the first mention of its class. A caption that has the word
 # already stays as it is. The class may also be a part of other words: there are catkins, and a mug is no smug face.
+# Each caption has the subject's word or its class, with spaces around it or at its end.
 
 
 # %% captions exercise exercise="with_word" difficulty=2 minutes=10
@@ -259,9 +260,11 @@ check.as_many_as_fit(as_many_as_fit)
 
 # %% plans text [markdown]
 # The library does this by itself, and when that is not enough it turns on **gradient checkpointing**: what lies between
-# the layers is thrown away and computed again on the way back, which saves most of the memory for a third more time.
-# All recipes are in one file, `tutorial_lib/profiles.py`, each number with its source. This is what it plans for
-# Stable Diffusion 1.5 with pictures of the class beside yours, on three GPUs of Colab. The memory is an estimate.
+# the layers is thrown away and computed again on the way back. That saves most of *this* memory, for about a third more
+# time; weights and Adam's averages stay. All recipes are in one file, `tutorial_lib/profiles.py`, each number with its
+# source. This is what it plans for Stable Diffusion 1.5 with pictures of the class beside yours, on three GPUs of
+# Colab. The memory is an estimate. `2x4` would be 2 pictures in a pass and 4 passes for a step; pictures of the class
+# come on top of these. `ckpt` is checkpointing.
 
 # %% plans
 from tutorial_lib import profiles
@@ -289,15 +292,14 @@ for method in ("lora", "oft", "custom", "dreambooth", "control"):
 #
 # Long trainings live on the command line: it needs no open browser, and it writes everything down. The cell runs
 #
-# > `python -m tutorial_lib train lora --pictures FOLDER --class mug --output FOLDER`
+# > `python -m tutorial_lib train lora --pictures PHOTOS --class mug --token sks --output WEIGHTS`
 #
-# as you would in a terminal, and shows the newest sample pictures as they come. The samples have the same prompts and
-# the same noise each time, so what changes is the model. While it runs, decide what you would look for: when does the
-# heart appear, and do the places stay?
+# as you would in a terminal, with a few more options that make it short, and shows the newest sample pictures as they
+# come. The samples have the same prompts and the same noise each time, so what changes is the model. While it runs,
+# decide what you would look for: when does the heart appear, and do the places stay?
 #
 # If the machine goes down, run the same command with `--resume`: it goes on at the last checkpoint, and ends in the
-# same weights as if nothing had happened (lesson 04 builds on the same loop). On Colab give `--checkpoints` a folder on
-# your Drive.
+# same weights as if nothing had happened. On Colab give `--checkpoints` a folder on your Drive.
 
 # %% train
 WEIGHTS = RUNS / "heart-mug-lora"
@@ -470,8 +472,8 @@ Markdown(card.split("---", 2)[2])  # without the header, which is for the hub
 # - **Another method**: the same command with `oft`, `coft`, `dreambooth`, `textual-inversion` or `custom`. `python -m
 #   tutorial_lib train custom --help` lists what it can be told.
 # - **Two subjects at once**: train `custom` twice, then `python -m tutorial_lib merge` (lesson 07).
-# - **On Stable Diffusion**: set `profile="sd15"` at the top of this notebook, with a GPU. The command then has
-#   `--profile sd15`. The time and memory there are not measured yet.
+# - **On Stable Diffusion**: the same command with `--profile sd15`, on a GPU. The cells with the control and with plain
+#   diffusers above are for the pocket model only. The time and memory there are not measured yet.
 #   This library loads Stable Diffusion without its safety checker: look at every picture before you publish it.
 # - **Several GPUs**: `accelerate launch -m tutorial_lib train ...`; the batch is shared out, the result stays the same.
 # - **A longer run**: give `--checkpoints` a folder that outlives the machine, and `--resume` after a disconnect.
