@@ -32,7 +32,7 @@ test: $(READY)  ## style, library, solution notebooks, JupyterLab in a browser
 lessons: $(READY)  ## notebooks from their masters in lessons/
 	$(VENV)/bin/python tools/build_lessons.py
 
-pretrain: $(READY)  ## the pocket model from nothing: some two hours on two CPU cores
+pretrain: $(READY)  ## the pocket model from nothing: some five hours on two CPU cores
 	$(VENV)/bin/python -m tutorial_lib pretrain all
 
 clean:  ## remove the environment and all caches
