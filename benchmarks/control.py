@@ -1,24 +1,25 @@
 """How well, and how suddenly, does a frozen model learn to follow a control, by a branch beside it or by adapters?
 
-    python benchmarks/control.py                     everything, about five hours on one core
+    python benchmarks/control.py                     everything, about six hours on one core
     python benchmarks/control.py --parts edges --seeds 0        a part of it
 
 Writes a row for each figure of a run to results/control.csv and goes on where it stopped; several commands may fill
 one file at the same time. A run trains one method with one seed. The parts, and about how many minutes of one core
-their seeds take (the last three are estimates):
+their seeds take:
 
     edges          30  ControlNet on edges, by the recipe of lesson 08
     ablations      40  the same with Gaussian convolutions instead of zero convolutions, and ControlNet-lite
-    search         30  learning rates of OFT and LoRA for control, with one seed that is used nowhere else
+    search         40  learning rates of ControlNet, OFT and LoRA, with one seed that is used nowhere else
     adapters       75  OFT, COFT and LoRA on edges, at the smallest rate that was about as good as the best of the
                        search (COFT at OFT's)
     collapse       20  LoRA at twice that rate, which the search liked no less
-    pairs          35  ControlNet on edges, with fewer and with more pictures to learn from
-    segmentation   45  ControlNet, OFT and LoRA on segmentation maps
-    landmarks      45  the same on face landmarks, with pictures of one person
+    pairs          30  ControlNet on edges, with fewer and with more pictures to learn from
+    segmentation   60  ControlNet, OFT, COFT and LoRA on segmentation maps
+    landmarks      55  the same on face landmarks, with pictures of one person
 
-Runs of seed 0 under all four kinds of prompts also leave a sheet of their pictures, results/control_<method>.png: a
-run whose sheet is missing is made again, and its rows stay.
+Runs of seed 0 also leave a sheet of their pictures, a row for each kind of prompts: results/control_<method>.png, and
+results/control_segmentation_<method>.png where something else than edges was learned. A run whose sheet is missing is
+made again, and its rows stay. (Search, collapse and pairs leave none.)
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import control_exam
-from control_exam import FALLING, MEASURES, REGIMES, Exam, scenes
+from control_exam import FALLING, MEASURES, Exam, scenes
 from control_parts import ADAPTERS, COLLAPSING, PARTS, RATES, Part, begin
 
 from tutorial_lib import control, models, results, training
@@ -115,10 +116,11 @@ class Run:
         return not all(table.has(*key) for key in keys) or (self.pictured() and not self.sheet(table).exists())
 
     def pictured(self) -> bool:
-        return self.asked.regimes == REGIMES and self.seed == PICTURED_SEED
+        return self.asked.pictured and self.seed == PICTURED_SEED
 
     def sheet(self, table: results.Table) -> Path:
-        return table.file.parent / f"control_{self.method}.png"
+        learned = "" if self.asked.control == "edges" else f"_{self.asked.control}"
+        return table.file.parent / f"control{learned}_{self.method}.png"
 
     def done(self, bench: Bench) -> list[Row]:
         """Trains and judges: a row for each regime and measure."""
@@ -128,7 +130,8 @@ class Run:
         end = exam.look(pipe, model, self.asked.regimes, control_exam.TESTED, self.seed)
         if self.pictured():
             file = self.sheet(bench.table)
-            exam.sheet(pipe, model, self.seed).save(file.with_suffix(".partial"), "PNG", optimize=True)
+            sheet = exam.sheet(pipe, model, self.asked.regimes, self.seed)
+            sheet.save(file.with_suffix(".partial"), "PNG", optimize=True)
             file.with_suffix(".partial").replace(file)
         same = {"parameters": sum(p.numel() for p in task.parameters().values()), "steps": control.EDGES.steps}
         same |= {"seconds": seconds, "model": bench.table.model, "command": bench.command}
@@ -199,10 +202,10 @@ def planned(part: str, seeds: Sequence[int], rows: list[Row]) -> Iterator[Run]:
 
 def rates(part: str, method: str, rows: list[Row]) -> tuple[float, ...]:
     """The learning rates of a method in a part."""
-    if method not in ADAPTERS:
-        return (control.EDGES.lr,)
     if part == "search":
         return RATES[method]
+    if method not in ADAPTERS:
+        return (control.EDGES.lr,)
     return (COLLAPSING if part == "collapse" else best_rate(rows, method),)
 
 

@@ -55,10 +55,10 @@ def labels(found):
     return [(run.method, run.pairs, run.seed) for run in found]
 
 
-def test_a_run_is_left_until_all_of_its_rows_are_there(bench_file, tmp_path):
+def test_a_run_is_left_until_all_of_its_rows_are_there(bench_file, exam_file, tmp_path):
     table = a_table(bench_file, tmp_path)
     assert labels(bench_file.runs(table, ["edges"], [2, 1])) == [("full", 1000, 2), ("full", 1000, 1)]
-    names = [(regime, measure) for regime in bench_file.REGIMES for measure in bench_file.MEASURES["edges"]]
+    names = [(regime, measure) for regime in exam_file.REGIMES for measure in bench_file.MEASURES["edges"]]
     for regime, measure in names[:-1]:
         table.add(a_row(bench_file, regime, measure, seed=2))
     assert len(labels(bench_file.runs(table, ["edges"], [2, 1]))) == 2
@@ -68,9 +68,9 @@ def test_a_run_is_left_until_all_of_its_rows_are_there(bench_file, tmp_path):
     assert left == [("gaussian", 1000, 2), ("lite", 1000, 2), ("full", 100, 2), ("full", 10_000, 2)]
 
 
-def test_the_first_seed_is_left_until_its_sheet_is_there(bench_file, tmp_path):
+def test_the_first_seed_is_left_until_its_sheet_is_there(bench_file, exam_file, tmp_path):
     table = a_table(bench_file, tmp_path)
-    for regime in bench_file.REGIMES:
+    for regime in exam_file.REGIMES:
         for measure in bench_file.MEASURES["edges"]:
             for seed in (0, 1):
                 table.add(a_row(bench_file, regime, measure, seed))
@@ -95,7 +95,7 @@ def test_adapters_wait_for_the_search_and_take_its_best_rate(bench_file, tmp_pat
             table.add(dataclasses.replace(row, **dict(zip(bench_file.KEY, run.key("none", measure), strict=True))))
     assert list(bench_file.runs(table, ["search"], [0])) == []
     rates = {run.method: run.rate for run in bench_file.runs(table, ["adapters"], [1])}
-    middle = {method: rates[1] for method, rates in bench_file.RATES.items()}
+    middle = {method: bench_file.RATES[method][1] for method in ("OFT", "LoRA")}
     assert rates == middle | {"COFT": middle["OFT"]}
     (collapsing,) = bench_file.runs(table, ["collapse"], [1])
     assert (collapsing.method, collapsing.rate) == ("LoRA", bench_file.COLLAPSING)
@@ -197,13 +197,17 @@ def test_seeds_differ_in_weights_and_noise(bench_file, small_bench):
     assert [row.start for row in first] != [row.start for row in second]
 
 
-def test_the_first_seed_leaves_a_sheet_of_pictures(bench_file, exam_file, small_bench):
-    run = bench_file.Run("adapters", "LoRA", bench_file.PICTURED_SEED, pairs=3)
+@pytest.mark.parametrize(
+    ("part", "name"), [("adapters", "control_LoRA.png"), ("landmarks", "control_landmarks_LoRA.png")]
+)
+def test_the_first_seed_leaves_a_sheet_of_pictures(bench_file, small_bench, part, name):
+    run = bench_file.Run(part, "LoRA", bench_file.PICTURED_SEED, pairs=3)
     run.done(small_bench)
-    with Image.open(run.sheet(small_bench.table)) as sheet:
-        assert sheet.size == (64 * 3, 64 * len(exam_file.REGIMES))
-        tiles = np.asarray(sheet).reshape(4, 64, 3, 64, 3).swapaxes(1, 2)  # (regimes, scenes, h, w, colours)
-    assert len({tile.tobytes() for row in tiles for tile in row}) == 12
+    rows = len(run.asked.regimes)
+    with Image.open(small_bench.table.file.parent / name) as sheet:
+        assert sheet.size == (64 * 3, 64 * rows)
+        tiles = np.asarray(sheet).reshape(rows, 64, 3, 64, 3).swapaxes(1, 2)  # (regimes, scenes, h, w, colours)
+    assert len({tile.tobytes() for row in tiles for tile in row}) == 3 * rows
     assert not list(small_bench.table.file.parent.glob("*.partial"))
 
 
