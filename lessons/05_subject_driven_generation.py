@@ -17,7 +17,7 @@
 # %% set-up
 from tutorial_lib.lab import session
 
-lesson = session.start("05", profile="pocket")
+lesson = session.start("05")
 
 # %% task text [markdown]
 # ## The task
@@ -165,8 +165,9 @@ check.prior_preservation_loss(prior_preservation_loss)
 # %% library text [markdown]
 # The library's `DenoisingTask` makes the same loss from weights, one for each row of the batch: $1/n$ for each picture
 # of the subject, $\lambda/n$ for each of the class. The next cell prepares the data once for all methods, and compares.
-# Pictures go through the VAE and captions through the text encoder only once. That costs memory and saves a third of
-# the time of each step.
+# (It compares with $\lambda = 0.5$, so that a forgotten weight shows. All trainings below have $\lambda = 1$.) Pictures
+# go through the VAE and captions through the text encoder only once. That costs memory and saves a third of the time
+# of each step.
 
 # %% library
 import copy
@@ -486,7 +487,7 @@ subject_plots.search(runs)
 # ## The table
 #
 # Means over subjects, ± the standard error over subjects. "Before" is the model as it was. The paper's own numbers, on
-# Stable Diffusion 1.5 with 25 subjects, were:
+# Stable Diffusion 1.5 with 30 subjects and 25 prompts each (its caption has the two numbers exchanged), were:
 #
 # | | DINO | CLIP-I | CLIP-T | LPIPS |
 # |---|---|---|---|---|
@@ -522,7 +523,7 @@ for method in subject_runs.METHODS:
 #
 # Is one method better than another? Subjects differ far more from one another than methods do. So we compare **in
 # pairs**: on each subject the mean over seeds of OFT less that of the other method, and then mean and standard error
-# over the subjects. A difference counts if it is larger than two standard errors.
+# over the subjects. A difference counts if it is larger than two standard errors; behind its ± stand these two.
 
 # %% quality claim
 from IPython.display import display
@@ -536,7 +537,8 @@ LABELS = {"full": "full fine-tuning", "LoRA": "LoRA", "OFT": "OFT"}
 def against_rivals(figure, better=subject_runs.difference):
     """How much higher OFT's figure is than each rival's, with words for it."""
     found = {rival: better(main_runs, "OFT", rival, figure) for rival in RIVALS}
-    return list(found.values()), "; ".join(f"OFT less {LABELS[rival]}: {value}" for rival, value in found.items())
+    told = [f"OFT less {LABELS[rival]}: {less.mean:+.3f} ± {2 * less.error:.3f}" for rival, less in found.items()]
+    return list(found.values()), "; ".join(told)
 
 
 likeness, likeness_words = against_rivals("subject_similarity")
@@ -563,7 +565,7 @@ assert turned < 1e-5
 claim(
     "oft-keeps-energy",
     "OFT keeps the hyperspherical energy of the layers that it fine-tunes; full fine-tuning and LoRA do not.",
-    paper="Qiu et al. 2023, OFT, section 4",
+    paper="Qiu et al. 2023, OFT, section 3",
     measured=f"largest relative change of a layer: at most {turned:.0e} in any run of OFT, COFT or re-scaled OFT, "
     f"at least {added:.0e} in every run of the others",
     verdict="reproduced" if added > 10 * turned else "not visible at this scale",
@@ -690,7 +692,7 @@ fidelity, fidelity_words = against_rivals(subject_runs.kept)
 claim(
     "oft-forgets-less",
     "OFT keeps more of what the model knew than full fine-tuning and LoRA.",
-    paper="Qiu et al. 2023, OFT, sections 1 and 6.1",
+    paper="Qiu et al. 2023, OFT, section 1",
     measured=f"prompts without the subject, paired by subject: {fidelity_words}",
     verdict=subject_runs.verdict(fidelity),
     seeds=[int(seed) for seed in seeds],
@@ -723,10 +725,12 @@ for method, own in live.items():
 assert shares["LoRA"] > 0.999 and shares["OFT"] < 0.8
 
 # %% reading text [markdown]
-# A rotation cannot act in a few directions only: each block turns all of its inputs, and every prompt goes through
-# them. LoRA moves the weights about as far, in eight directions. This fits what the columns "other things" say above.
-# It is an explanation that fits, not a proof: on a model with a hundred times the width there is far more room to turn
-# in, and the paper's layers were the attention alone.
+# A rotation *could* turn a single plane. But nothing in the training asks it to: every number of every block gets a
+# gradient, so each block turns most of its inputs a little, and every prompt goes through them. LoRA moves the weights
+# about as far, in eight directions. This fits what the column "other things" says above. How far matters as well: COFT
+# turns all blocks too, but moves the weights a quarter as far, and hardly forgets. All this is an explanation that
+# fits, not a proof: Stable Diffusion's layers are five times as wide, so there is more room to turn in, and the paper's
+# layers were the attention alone.
 #
 # ## How to read these verdicts
 #
@@ -746,7 +750,7 @@ assert shares["LoRA"] > 0.999 and shares["OFT"] < 0.8
 # | layers | nearly all | attention only: 128 linear layers |
 # | OFT | blocks of 32 | 4 blocks a layer ($r = 4$), 11.6 million numbers |
 # | learning rate, steps | chosen above | 6e-5, batch 1, about 1000 steps |
-# | prior | 24 pictures | 200 pictures, $\lambda = 1$ |
+# | prior | 24 pictures (live: 12), $\lambda = 1$ | 200 pictures, $\lambda = 1$ |
 # | likeness | the judge | DINO; no ground truth |
 # | a step takes | as in the table above, on a processor core | a part of a second, on a GPU |
 #

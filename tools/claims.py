@@ -19,6 +19,7 @@ HEAD = """\
 
 Made by `python tools/claims.py` from the executed notebooks; change the lessons, not this page.
 "Not visible at this scale" means that our small model neither shows the effect nor its opposite.
+Behind the ± of a difference stand two standard errors.
 """
 COLUMNS = ("Claim", "Paper", "Measured", "Verdict", "Seeds", "Where")
 

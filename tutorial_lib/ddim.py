@@ -166,7 +166,7 @@ def ddim_invert(
     With the corrections added, sampling with the same prompt and guidance gives the picture back, up to what
     the VAE loses. The path is walked without guidance: with it, small errors grow and the noise is no noise.
     image: PIL, a list, or a float tensor (n, 3, H, W) in [0, 1]. prompt: one for all or a list of n.
-    Source: Wu et al. 2022, section on real images; theirs re-noises the picture anew for each step instead.
+    Source: Wu et al. 2023, section on real images; theirs re-noises the picture anew for each step instead.
     """
     x = encode(pipe, image)
     plan = schedule(pipe, num_inference_steps)

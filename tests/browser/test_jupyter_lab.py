@@ -93,6 +93,9 @@ def test_driver_moves_a_slider_and_sees_the_picture_change(folder, lab, browser)
         driver.wait_for_change(browser, picture, before, timeout=2)
     driver.move_slider(slider, steps=42)
     assert driver.is_at_its_end(slider)
+    assert "slider.observe" in driver.find_cell(browser, "IntSlider").text
+    with pytest.raises(LookupError, match="no code cell has 'nowhere'"):
+        driver.find_cell(browser, "nowhere")
 
 
 def test_driver_reports_a_cell_that_fails(folder, lab, browser):

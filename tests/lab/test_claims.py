@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from tutorial_lib.lab.claims import VERDICTS, claim, difference, verdict
+from tutorial_lib.lab.claims import VERDICTS, claim, difference, joint_verdict, verdict
 
 FACTS = {"id": "energy", "text": "Rotations keep the energy.", "paper": "Qiu et al. 2023", "measured": "1e-12"}
 
@@ -59,3 +59,21 @@ def test_values_without_a_partner_are_an_error(a, b, message):
 )
 def test_a_difference_counts_beyond_its_two_errors(mean, error, expected):
     assert verdict(mean, error) == VERDICTS[expected]
+
+
+@pytest.mark.parametrize(
+    ("others", "expected"),
+    [
+        ([], "reproduced"),
+        ([(0.3, 0.2)], "reproduced"),
+        ([(0.1, 0.2), (0.3, 0.2)], "not visible at this scale"),
+        ([(0.1, 0.2), (-0.3, 0.2)], "contradicted"),
+    ],
+)
+def test_a_joint_verdict_is_that_of_its_weakest_part(others, expected):
+    assert joint_verdict((0.5, 0.1), *others) == joint_verdict(*others, (0.5, 0.1)) == expected
+
+
+def test_a_joint_verdict_of_nothing_is_an_error():
+    with pytest.raises(ValueError, match="one or more differences"):
+        joint_verdict()

@@ -1,4 +1,4 @@
-"""Custom Diffusion (Kumari et al. 2022): a new concept from a few pictures, several concepts in one model.
+"""Custom Diffusion (Kumari et al. 2023): a new concept from a few pictures, several concepts in one model.
 
     pipe = models.load("pocket")
     custom_diffusion.add_concept(pipe, "<new1>", init="ktn", class_word="cat")

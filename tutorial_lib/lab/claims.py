@@ -62,3 +62,14 @@ def difference(a: Sequence[float], b: Sequence[float]) -> tuple[float, float]:
 def verdict(mean: float, error: float) -> str:
     """Of a claim that says "the mean is positive"; `error`: two standard errors, as `difference` gives them."""
     return "reproduced" if mean > error else "contradicted" if mean < -error else "not visible at this scale"
+
+
+def joint_verdict(*differences: tuple[float, float]) -> str:
+    """Of a claim that says "all of these means are positive": reproduced if each is, contradicted if one is negative.
+
+    `differences`: a mean and its error each, as for `verdict`. ValueError for none.
+    """
+    if not differences:
+        raise ValueError("a joint verdict needs one or more differences, got none")
+    found = {verdict(*each) for each in differences}
+    return next(word for word in ("contradicted", "not visible at this scale", "reproduced") if word in found)

@@ -1,4 +1,4 @@
-"""Editing by mixing two text embeddings, step by step (Wu et al. 2022).
+"""Editing by mixing two text embeddings, step by step (Wu et al. 2023).
 
 With every noise held fixed, a "neutral" and a "styled" prompt are mixed anew at each denoising step, by one
 weight a step: **weight 1 is neutral, weight 0 is styled**. `sample` makes the picture and is differentiable

@@ -79,7 +79,7 @@ def optimize(
     measured ones; **changes replace single ones (`lr=0.1`). weights: where to start, instead of t* of the
     settings. shared: one vector for all pictures, else one for each, as if optimised one by one.
     critic: the networks of the loss, by default those of the profile. watch(record, images): called after each
-    evaluation. Source: Wu et al. 2022; in their code the saved weights are one update older than the
+    evaluation. Source: Wu et al. 2023; in their code the saved weights are one update older than the
     picture shown, here they belong together.
     """
     settings = _settings(pipe, settings, changes)
