@@ -7,7 +7,7 @@ import torch
 
 @pytest.fixture(scope="module")
 def course(tmp_path_factory):
-    return control_step.course("pocket", "cpu", tmp_path_factory.mktemp("scratch"))
+    return control_step.course("pocket", 64, "cpu", tmp_path_factory.mktemp("scratch"))
 
 
 def test_both_recipes_have_the_same_loss_but_for_the_vaes_noise(course):
