@@ -2,7 +2,7 @@
 # # 06 · Custom Diffusion
 #
 # You have five photos of somebody, and a model that draws "a person". You want a word, `<new1>`, so that "a photo of a
-# `<new1>` person at night" is *that* person, in a place where no photo was taken. Kumari et al. (2022) do it with very
+# `<new1>` person at night" is *that* person, in a place where no photo was taken. Kumari et al. (2023) do it with very
 # little: of the whole UNet they train two matrices in each cross-attention, and of the text encoder one row.
 #
 # After this lesson you can
@@ -19,7 +19,7 @@
 # %% set-up
 from tutorial_lib.lab import session
 
-lesson = session.start("06", profile="pocket")
+lesson = session.start("06")
 
 # %% photos text [markdown]
 # ## Part 1. Five photos
@@ -147,18 +147,19 @@ assert max(moved.values()) < 2 * min(moved.values()), f"Adam should move all wei
 
 
 def ahead(run) -> float:
-    """The median change of keys and values, over that of the most changed of the groups without text."""
-    median = {g: np.median(values) for g, values in by_group(run[0]).items()}
-    return median[GROUPS[0]] / max(median[GROUPS[2]], median[GROUPS[3]])
+    """The median change of the cross-attention's layers, over that of the most changed of the groups without text."""
+    of_group = by_group(run[0])
+    without_text = max(np.median(of_group[GROUPS[2]]), np.median(of_group[GROUPS[3]]))
+    return np.median(of_group[GROUPS[0]] + of_group[GROUPS[1]]) / without_text
 
 
 ratios = [ahead(run) for run in runs]
 claim(
     "cross-attention-changes-most",
     "When all layers are fine-tuned on a subject, those of the cross-attention change most.",
-    paper="Kumari et al. 2022, section 3.1",
-    measured=f"after {SHORT} steps of AdamW, keys and values have changed {' and '.join(f'{x:.2f}' for x in ratios)} "
-    "times as much as the most changed of self-attention and everything else",
+    paper="Kumari et al. 2023, section 3.1",
+    measured=f"after {SHORT} steps of AdamW, they changed {' and '.join(f'{x:.2f}' for x in ratios)} times as much as "
+    "the most changed of self-attention and everything else (a tenth more or less does not count)",
     verdict="contradicted" if max(ratios) < 0.9 else "reproduced" if min(ratios) > 1.1 else "not visible at this scale",
     seeds=(0, 1),
 )
@@ -330,8 +331,8 @@ custom_diffusion.freeze(learner)
 # captions. The second is the same loss on **pictures of the class**, with V\* left out: it keeps "a person" what it
 # was. With $\lambda = 1$:
 #
-# $$L = \mathbb{E}\,\bigl\| m \odot (\epsilon - \epsilon_\theta(x_t, c_{V^*}, t)) \bigr\|^2 +
-# \lambda\, \mathbb{E}\,\bigl\| \epsilon - \epsilon_\theta(x'_t, c_{\text{class}}, t) \bigr\|^2$$
+# $$L = \mathbb{E}\,\bigl\| m \odot (\epsilon - \epsilon_\theta(x_t, t, c_{V^*})) \bigr\|^2 +
+# \lambda\, \mathbb{E}\,\bigl\| \epsilon' - \epsilon_\theta(x^\text{pr}_{t'}, t', c^\text{pr}) \bigr\|^2$$
 #
 # The mask $m$ is for photos that fill only a part of the canvas (part 9): it is 1 where the photo is.
 #
@@ -561,7 +562,7 @@ drifted = "reproduced" if min(*more, saved) > 0.05 else "not visible at this sca
 claim(
     "language-drift",
     "Fine-tuning on “moon gate” changes what “moon” and “gate” mean, more than other words; class pictures help.",
-    paper="Kumari et al. 2022, section 3",
+    paper="Kumari et al. 2023, section 3",
     measured=f"kept, with 1 for no change: {told}; with pictures of moons, moon {kept['and with moons']['moon']:.2f}",
     verdict="contradicted" if max(*more, saved) < -0.05 else drifted,
     seeds=(0,),
@@ -683,18 +684,20 @@ concept_plots.plane(
 
 # %% verdicts text [markdown]
 # Subjects differ from one another, and that makes the bars long, for all methods alike. So let us compare the methods
-# **subject by subject and seed by seed**, and look at the differences. A difference counts if its mean is more than two
-# standard errors away from zero.
+# **subject by subject**, as in lesson 05: for each subject the mean over its seeds of the difference, then the mean
+# over the three subjects. A difference counts if it is more than two standard errors away from zero; behind its ± stand
+# these two. Three subjects are few: a verdict says what holds for these, and little about others.
 
 # %% method claims
 from tutorial_lib.lab.claims import difference, verdict
 
 
 def apart(one: str, other: str, column: str) -> tuple[float, float]:
-    """one - other in every pair of runs with the same subject and seed: the mean, and two standard errors."""
-    mine, theirs = ({(row["subject"], row["seed"]): row[column] for row in of(method)} for method in (one, other))
-    shared = [key for key in mine if key in theirs]
-    return difference([mine[key] for key in shared], [theirs[key] for key in shared])
+    """one - other over the subjects, each the mean over the seeds that both have: the mean, and two standard errors."""
+    runs_of = [{(row["subject"], row["seed"]): row[column] for row in of(method)} for method in (one, other)]
+    shared = sorted(runs_of[0].keys() & runs_of[1].keys())
+    subjects = sorted({subject for subject, _ in shared})
+    return difference(*([np.mean([own[key] for key in shared if key[0] == s]) for s in subjects] for own in runs_of))
 
 
 SEEDS = sorted({int(row["seed"]) for row in rows if row["part"] == "main"})
@@ -706,9 +709,9 @@ display(
     claim(
         "as-near-as-dreambooth",
         "Custom Diffusion comes as near to the subject as DreamBooth, which trains the whole UNet.",
-        paper="Kumari et al. 2022, section 4; on the authors' CustomConcept101, CLIP-I is .744 against .752",
-        measured=f"likeness {like:+.3f} ± {like_error:.3f} against DreamBooth, share of the prompt found {text:+.3f} ± "
-        f"{text_error:.3f}",
+        paper="Kumari et al. 2023, section 4; on the authors' CustomConcept101, CLIP-I is .744 against .752",
+        measured=f"likeness {like:+.3f} ± {like_error:.3f} against DreamBooth (0.1 less still counts as near), share "
+        f"of the prompt found {text:+.3f} ± {text_error:.3f}",
         verdict=as_near,
         seeds=SEEDS,
         results=TABLE,
@@ -721,7 +724,7 @@ display(
     claim(
         "keeps-the-class",
         "Custom Diffusion harms the class less than DreamBooth does.",
-        paper="Kumari et al. 2022, section 4",
+        paper="Kumari et al. 2023, section 4",
         measured=f"KID of DreamBooth less that of Custom Diffusion: {kid:+.1f} ± {kid_error:.1f} {UNIT}",
         verdict=verdict(kid, kid_error),
         seeds=SEEDS,
@@ -734,7 +737,7 @@ like, like_error = apart("Custom Diffusion", "textual inversion", "likeness")
 claim(
     "follows-the-prompt-better-than-a-word-alone",
     "With keys and values trained the prompt is followed better than with the new word alone.",
-    paper="Kumari et al. 2022, section 4; on the authors' CustomConcept101, CLIP-T is .760 against .613",
+    paper="Kumari et al. 2023, section 4; on the authors' CustomConcept101, CLIP-T is .760 against .613",
     measured=f"share of the prompt found {text:+.3f} ± {text_error:.3f} against textual inversion, likeness "
     f"{like:+.3f} ± {like_error:.3f}",
     verdict=verdict(text, text_error),
@@ -751,7 +754,7 @@ display(
     claim(
         "regularisation-keeps-the-class",
         "Pictures of the class keep the class what it is.",
-        paper="Kumari et al. 2022, section 4",
+        paper="Kumari et al. 2023, section 4",
         measured=f"KID without pictures of the class, less that with the model's own: {without:+.1f} ± "
         f"{without_error:.1f}; with drawn ones, less that with the model's own: {real:+.1f} ± {real_error:.1f} {UNIT}",
         verdict=verdict(without, without_error),
@@ -764,7 +767,7 @@ more, more_error = apart("augmentation", "Custom Diffusion", "likeness")
 claim(
     "augmentation-helps",
     "Photos in other sizes, with captions that say so, let the concept be learned faster.",
-    paper="Kumari et al. 2022, section 3",
+    paper="Kumari et al. 2023, section 3",
     measured=f"likeness with augmentation less that without, after as many steps: {more:+.3f} ± {more_error:.3f}",
     verdict=verdict(more, more_error),
     seeds=sorted({int(row["seed"]) for row in of("augmentation")}),
@@ -772,10 +775,16 @@ claim(
 )
 
 # %% verdicts meaning [markdown]
-# Read the verdicts with three things in mind. **The model is small:** it cannot draw patterns, and words such as
-# "very small" were in none of its captions, so augmentation teaches it two new words and a grey border besides.
-# **The training is short:** all methods got the same small number of steps, which suits the quick ones. **The table is
-# honest about its spread:** where the error is larger than the difference, nothing is known yet.
+# Read the verdicts with three things in mind. **The model is small:** it cannot draw patterns, and the four phrases of
+# part 9 ("very small" and the others) were in none of its captions, so with augmentation it has more to learn in as
+# many steps. **The training is short:** all methods got the same small number of steps, which suits the quick ones.
+# **The table is honest about its spread:** where the error is larger than the difference, nothing is known yet.
+#
+# Part 7 and KID seem to disagree about pictures of the class. They ask different things. Part 7 asks how much plain
+# people have become *like the subject*; KID asks how far pictures of the class are from drawn ones, in any direction.
+# For the person KID agrees with part 7: about 1 with pictures of the class, about 4 without. For the mug and the cat it
+# is larger *with* them, and its numbers are fifty times those of the person, so these two decide the mean. The same
+# holds for DreamBooth's smaller KID.
 #
 # The columns without spread need no statistics: what must be stored for each concept, what a step needs in memory.
 #
@@ -886,7 +895,7 @@ nearer = off["after"] / off["before"]
 claim(
     "a-style-too",
     "The same method learns a style from a few pictures.",
-    paper="Kumari et al. 2022, section 4",
+    paper="Kumari et al. 2023, section 4",
     measured=f"six pictures of other things: distance of the colours from the two inks {off['before']:.3f} before, "
     f"{off['after']:.3f} after",
     verdict="reproduced" if nearer < 0.5 else "contradicted" if nearer > 0.9 else "not visible at this scale",
