@@ -932,7 +932,7 @@ check.carried_over(carried_over)
 # Go through the names of the *branch*. The base has names that the branch does not know (the decoder), and the branch
 # has some that the base does not know.
 
-# %% carry training
+# %% carry
 # A subject of lesson 05 with few steps of OFT, merged into the weights: now it is a fine-tuned model like any other.
 from tutorial_lib import oft
 from tutorial_lib import pictures as folders
@@ -958,7 +958,6 @@ shared = sum(name in old for name, _ in moved.named_parameters())
 print(f"{sum(history.seconds):.0f} s of training; {shared} of {len(list(moved.parameters()))} weights are shared")
 assert shared > 50 and any((moved.state_dict()[name] != weight).any() for name, weight in branch.state_dict().items())
 
-# %% carry
 PLACES = {"beach": 0.35, "night": 0.65, "snow": 0.4, "city": 0.6}
 asked = [Scene("photo", place, (Thing(WORD, "red", x, 0.86, 0.5),), seed=5) for place, x in PLACES.items()]
 prompts = [world.caption(scene).replace(f"red {WORD}", f"{TOKEN} {WORD}") for scene in asked] * 2
