@@ -10,8 +10,7 @@ a step allocates beyond the weights. "Equal loss": the means over some batches o
 same noise and time steps; the VAE's own noise differs.
 
 Stable Diffusion 1.5 has random weights: 128x128 and 256x256 pictures in float32 on a CPU, 512x512 in half precision on
-a GPU. Rows go to results/control_step.csv; run again, and only missing rows are measured. The smaller the picture, the
-more of a step is spent on the weights (clipping, AdamW), which no cache makes faster.
+a GPU. Rows go to results/control_step.csv; run again, and only missing rows are measured.
 """
 
 from __future__ import annotations

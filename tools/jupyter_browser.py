@@ -175,12 +175,6 @@ def find_cell(browser: webdriver.Chrome, text: str) -> WebElement:
     return browser.find_element(By.CSS_SELECTOR, f".jp-Cell[data-windowed-list-index='{index}']")
 
 
-def screenshot(browser: webdriver.Chrome, file: Path) -> Path:
-    """Save what the browser shows as a PNG file."""
-    browser.save_screenshot(str(file))
-    return file
-
-
 def click(browser: webdriver.Chrome, by: str, what: str, timeout: float = 20) -> None:
     """Click on the first such element as soon as there is one."""
     _wait(browser, timeout, f"there is no {what}", lambda: browser.find_elements(by, what))

@@ -85,10 +85,7 @@ def paired(mine: dict[str, float], theirs: dict[str, float]) -> Estimate:
 
 def verdict(differences: Sequence[Estimate]) -> str:
     """Of a claim that all these differences are positive, each by more than two errors."""
-    each = {claims.verdict(found.mean, 2 * found.error) for found in differences}
-    if len(each) == 1:
-        return each.pop()
-    return "contradicted" if "contradicted" in each else "not visible at this scale"
+    return claims.joint_verdict(*((found.mean, 2 * found.error) for found in differences))
 
 
 def early(run: dict) -> float:
