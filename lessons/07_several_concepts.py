@@ -568,7 +568,7 @@ several_plots.methods(panels, alt="Six methods, one a line; shares of recognised
 # by them. So the **likeness** of pictures with two concepts decides. It is one figure: look at *alone* and *mixed* too.
 
 # %% verdicts
-from tutorial_lib.lab.claims import claim, difference, verdict
+from tutorial_lib.lab.claims import claim, difference, joint_verdict, verdict
 
 SEEDS = sorted({int(row["seed"]) for row in rows})
 TABLE = "results/several_concepts.csv"
@@ -601,13 +601,12 @@ display(
     )
 )
 beaten = {method: against(method, "DreamBooth", "likeness") for method in ("joint", "merge")}
-verdicts = {verdict(*value) for value in beaten.values()}
 claim(
     "several-concepts-better-than-dreambooth",
     "With two concepts in a picture, joint training and the merge do better than DreamBooth on both.",
     paper="Kumari et al. 2023, section 4; on the authors' CustomConcept101, CLIP-T is .757 and .763 against .738",
     measured="; ".join(f"likeness, {k} less DreamBooth: {m:+.2f} ± {e:.2f}" for k, (m, e) in beaten.items()),
-    verdict=verdicts.pop() if len(verdicts) == 1 else "not visible at this scale",
+    verdict=joint_verdict(*beaten.values()),
     seeds=SEEDS,
     results=TABLE,
 )

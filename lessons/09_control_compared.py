@@ -237,18 +237,24 @@ PART = {"full": "edges", "gaussian": "ablations", "lite": "ablations", "OFT": "a
 PART |= {"LoRA": "adapters"}
 
 
-def rows(method, measure, regime="none", part=None):
+def rows(method, measure, regime="none", part=None, pairs=1000):
     """The benchmark's rows of one figure, by seed."""
-    wanted = {"part": part or PART[method], "method": method, "measure": measure, "regime": regime}
+    wanted = {"part": part or PART[method], "method": method, "measure": measure, "regime": regime, "pairs": pairs}
     found = [row for row in table if all(row[name] == value for name, value in wanted.items())]
     if not found:
         raise LookupError(f"results/control.csv lacks {wanted}: python benchmarks/control.py --parts {wanted['part']}")
     return sorted(found, key=lambda row: row["seed"])
 
 
+def values(*asked, column="value", **where):
+    """One number a seed; `asked` and `where` are those of `rows`."""
+    return np.array([row[column] for row in rows(*asked, **where)])
+
+
 def scores(method, measure, regime="none", column="value"):
     """One number a seed: F1 as a share of the ceiling, things as they are."""
-    return np.array([row[column] / (row["ceiling"] if measure == "F1" else 1) for row in rows(method, measure, regime)])
+    found = values(method, measure, regime, column=column)
+    return found / values(method, measure, regime, column="ceiling") if measure == "F1" else found
 
 
 SEEDS = [int(row["seed"]) for row in rows("full", "F1")]
@@ -262,7 +268,7 @@ panels = {
 worse = tuple(difference(scores("full", "F1"), scores(m, "F1"))[0] > 0.03 for m in ("gaussian", "lite"))
 told = ", ".join(f"{NAMES[m]} {scores(m, 'F1').mean():.2f}" for m in BRANCHES)
 display(ablation_guess.outcome(WORST[worse], f"edge F1 without prompts, as a share of the ceiling: {told}"))
-gains = {regime: difference(scores("full", "F1", regime), scores("full", "F1", regime, "start")) for regime in REGIMES}
+gains = {r: difference(scores("full", "F1", r), scores("full", "F1", r, column="start")) for r in REGIMES}
 for regime, (gain, error) in gains.items():
     print(f"{regime:13} ControlNet adds {gain:+.2f} ± {error:.2f} to the edge F1, as a share of the ceiling")
 assert gains["none"][0] > 0.1 and gains["conflicting"][0] < 0.5 * gains["none"][0]
@@ -588,26 +594,16 @@ display(
     )
 )
 
-
-def of_part(part, method, measure, regime="none", column="value"):
-    """One number a seed, of a control that was trained on other hints."""
-    wanted = {"part": part, "method": method, "measure": measure, "regime": regime}
-    found = [row for row in table if all(row[name] == value for name, value in wanted.items())]
-    if not found:
-        raise LookupError(f"results/control.csv lacks {wanted}: python benchmarks/control.py --parts {part}")
-    return np.array([row[column] for row in sorted(found, key=lambda row: row["seed"])])
-
-
 FIGURES = [("segmentation", measure, "none") for measure in ("mIoU", "mAcc", "aAcc", "KID")]
 FIGURES += [("segmentation", "mIoU", "perfect"), ("segmentation", "CLIP-T", "perfect")]
 FIGURES += [("landmarks", "error", "none"), ("landmarks", "error", "perfect")]
 for part, measure, regime in FIGURES:
     told = ", ".join(
-        "{} {:.3f} ± {:.3f}".format(NAMES[method], *results.mean_and_spread(of_part(part, method, measure, regime)))
+        "{} {:.3f} ± {:.3f}".format(NAMES[method], *results.mean_and_spread(values(method, measure, regime, part=part)))
         for method in TRIED
     )
-    untold = of_part(part, "full", measure, regime, "start").mean()
-    ceiling = of_part(part, "full", measure, regime, "ceiling")[0]
+    untold = values("full", measure, regime, part=part, column="start").mean()
+    ceiling = values("full", measure, regime, part=part, column="ceiling")[0]
     print(f"{part:13} {measure:7} prompts {regime:8} {told}; no control {untold:.3f}, true pictures {ceiling:.3f}")
 panels = {
     "mIoU, no prompt": ("segmentation", "mIoU", "none"),
@@ -616,16 +612,16 @@ panels = {
 }
 display(
     compared_plots.by_seed(
-        {title: {NAMES[m]: of_part(part, m, *asked) for m in TRIED} for title, (part, *asked) in panels.items()},
-        {title: of_part(part, "full", *asked, column="start").mean() for title, (part, *asked) in panels.items()},
+        {title: {NAMES[m]: values(m, *asked, part=part) for m in TRIED} for title, (part, *asked) in panels.items()},
+        {title: values("full", *asked, part=p, column="start").mean() for title, (p, *asked) in panels.items()},
         "no control",
     )
 )
-seen_by = {method: of_part("segmentation", method, "mIoU", "perfect").mean() for method in TRIED}
-before = of_part("segmentation", "full", "mIoU", "perfect", "start").mean()
+seen_by = {method: values(method, "mIoU", "perfect", part="segmentation").mean() for method in TRIED}
+before = values("full", "mIoU", "perfect", part="segmentation", column="start").mean()
 assert seen_by["OFT"] < before < min(seen_by["full"], seen_by["LoRA"])  # the text below says so
 better = {
-    (part, regime): difference(of_part(part, first, measure, regime), of_part(part, second, measure, regime))
+    (part, regime): difference(values(first, measure, regime, part=part), values(second, measure, regime, part=part))
     for part, measure, first, second in (("segmentation", "mIoU", "OFT", "full"), ("landmarks", "error", "full", "OFT"))
     for regime in ("none", "perfect")
 }
@@ -663,16 +659,7 @@ PAIRS = {100: "pairs", 1000: "edges", 10_000: "pairs"}
 
 def by_pairs(measure, column="value"):
     """{pairs to learn from: one score a seed} of ControlNet on edges, without prompts."""
-    wanted = {"method": "full", "measure": measure, "regime": "none"}
-    found = {n: [row for row in table if (row["part"], row["pairs"]) == (part, n)] for n, part in PAIRS.items()}
-    return {
-        n: [
-            row[column]
-            for row in sorted(rows_of_n, key=lambda row: row["seed"])
-            if all(row[name] == value for name, value in wanted.items())
-        ]
-        for n, rows_of_n in found.items()
-    }
+    return {n: values("full", measure, part=part, pairs=n, column=column) for n, part in PAIRS.items()}
 
 
 titles = {"edge F1, no prompt": "F1", "right things, no prompt": "things"}

@@ -21,17 +21,28 @@ def coloured(shown, colour: str) -> int:
 
 def test_every_method_has_its_mean_over_seeds():
     steps = [0, 50, 100]
-    methods = {"full": [(steps, [0.2, 0.3, 0.8]), (steps, [0.2, 0.5, 0.6])], "OFT": [(steps, [0.2, 0.4, 0.5])]}
+    methods = {"ControlNet": [(steps, [0.2, 0.3, 0.8]), (steps, [0.2, 0.5, 0.6])], "OFT": [(steps, [0.2, 0.4, 0.5])]}
     shown = compared_plots.convergence(methods, "F1", 0.9)
-    assert "full from 0.20 to 0.70; OFT from 0.20 to 0.50" in shown.alt
-    assert all(coloured(shown, colour) > 100 for colour in COLOURS[:2])
+    assert "ControlNet from 0.20 to 0.70; OFT from 0.20 to 0.50" in shown.alt
+    assert all(coloured(shown, colour) > 100 for colour in (COLOURS[0], COLOURS[3]))
+
+
+def test_a_method_looks_alike_in_all_figures():
+    steps, oft = [0, 50], COLOURS[3]
+    curve = [(steps, [0.2, 0.8])]
+    alone = compared_plots.convergence({"OFT": curve}, "F1")
+    third = compared_plots.convergence({"ControlNet": curve, "OFT twice": curve, "OFT": curve}, "F1")
+    lines = compared_plots.by_seed({"F1": {"LoRA": [0.5], "OFT": [0.8]}}, {"F1": 0.3}, "no control")
+    bars = compared_plots.preferred({"OFT": (4.5, 0.2), "LoRA": (1.5, 0.2)}, 5, "one person")
+    assert all(coloured(shown, oft) > 80 for shown in (alone, third, lines, bars))
+    assert coloured(third, COLOURS[6]) > 80 and not coloured(alone, COLOURS[0])
 
 
 def test_every_method_is_a_line_with_its_mean_and_the_floor():
-    panels = {"F1": {"full": [0.5, 0.7], "OFT": [0.8, 0.9]}, "things": {"full": [0.2], "OFT": [0.4]}}
+    panels = {"F1": {"ControlNet": [0.5, 0.7], "OFT": [0.8, 0.9]}, "things": {"ControlNet": [0.2], "OFT": [0.4]}}
     shown = compared_plots.by_seed(panels, {"F1": 0.3, "things": 0.1}, "no control")
-    assert "F1: full 0.60, OFT 0.85, no control 0.30; things: full 0.20, OFT 0.40, no control 0.10" in shown.alt
-    assert all(coloured(shown, colour) > 80 for colour in COLOURS[:2])
+    assert "F1: ControlNet 0.60, OFT 0.85, no control 0.30; things: ControlNet 0.20, OFT 0.40, no co" in shown.alt
+    assert all(coloured(shown, colour) > 80 for colour in (COLOURS[0], COLOURS[3]))
     with pytest.raises(KeyError):
         compared_plots.by_seed(panels, {"F1": 0.3}, "no control")
 
@@ -46,6 +57,6 @@ def test_more_pairs_and_the_floor():
 
 
 def test_longer_bars_are_better_and_a_spread_may_be_missing():
-    shown = compared_plots.preferred({"full": (4.5, math.nan), "lite": (1.5, 0.2)}, 5, "one person")
-    assert "full 4.50, lite 1.50" in shown.alt and "one person" in shown.alt
+    shown = compared_plots.preferred({"ControlNet": (4.5, math.nan), "Gaussian": (1.5, 0.2)}, 5, "one person")
+    assert "ControlNet 4.50, Gaussian 1.50" in shown.alt and "one person" in shown.alt
     assert coloured(shown, COLOURS[0]) > 3 * coloured(shown, COLOURS[1]) > 300

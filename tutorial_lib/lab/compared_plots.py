@@ -9,6 +9,7 @@ import numpy as np
 from tutorial_lib.lab.plots import COLOURS, LINES, Shown, finish, subplots
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+METHODS = ("ControlNet", "Gaussian", "ControlNet-lite", "OFT", "COFT", "LoRA")  # each looks alike in all figures
 
 Curve = tuple[Sequence[float], Sequence[float]]  # steps, scores
 
@@ -17,8 +18,8 @@ def convergence(methods: Mapping[str, Sequence[Curve]], y_label: str, ceiling: f
     """Scores over the steps: {method: one curve a seed}. Thin lines are the seeds, the thick one is their mean."""
     figure, axes = subplots(1, 1, width=8, height=3.6)
     place, told = axes[0, 0], []
-    for k, (method, curves) in enumerate(methods.items()):
-        style = {"color": COLOURS[k % len(COLOURS)], "linestyle": LINES[k % len(LINES)]}
+    for method, (colour, line, _) in _looks(methods).items():
+        curves, style = methods[method], {"color": colour, "linestyle": line}
         for steps, scores in curves:
             place.plot(steps, scores, linewidth=0.7, alpha=0.5, **style)
         steps, means = curves[0][0], np.mean([scores for _, scores in curves], 0)
@@ -41,7 +42,7 @@ def by_seed(panels: Mapping[str, Mapping[str, Sequence[float]]], floors: Mapping
     figure, axes = subplots(1, len(panels), width=1.4 + 2.6 * len(panels), height=1.0 + 0.42 * len(methods))
     told = []
     for k, (place, (title, panel)) in enumerate(zip(axes[0], panels.items(), strict=True)):
-        _draw_seeds(place, panel.values())
+        _draw_seeds(place, panel)
         place.axvline(floors[title], color="0.4", linestyle=":", linewidth=1.5)
         place.set_yticks(range(len(methods)), methods if k == 0 else [""] * len(methods))
         place.set_title(title, fontsize=10)
@@ -52,9 +53,16 @@ def by_seed(panels: Mapping[str, Mapping[str, Sequence[float]]], floors: Mapping
     return finish(figure, f"A small mark is a seed, a large one the mean over seeds. {'; '.join(told)}")
 
 
-def _draw_seeds(place, rows: Iterable[Sequence[float]]) -> None:
-    for row, scores in enumerate(rows):
-        style = {"color": COLOURS[row % len(COLOURS)], "marker": MARKERS[row % len(MARKERS)], "linestyle": "none"}
+def _looks(methods: Iterable[str]) -> dict[str, tuple[str, str, str]]:
+    """Colour, line and mark of each method: its own, and what is left over for names that are none of METHODS."""
+    others = [method for method in methods if method not in METHODS]
+    numbers = {method: k for k, method in enumerate((*METHODS, *others))}
+    return {m: tuple(looks[numbers[m] % len(looks)] for looks in (COLOURS, LINES, MARKERS)) for m in methods}
+
+
+def _draw_seeds(place, panel: Mapping[str, Sequence[float]]) -> None:
+    for row, (method, (colour, _, marker)) in enumerate(_looks(panel).items()):
+        scores, style = panel[method], {"color": colour, "marker": marker, "linestyle": "none"}
         place.plot(scores, [row] * len(scores), markersize=4, alpha=0.5, **style)
         place.plot(np.mean(scores), row, markersize=9, **style)
     place.set_ylim(row + 0.5, -0.5)
@@ -83,7 +91,8 @@ def preferred(averages: Mapping[str, tuple[float, float]], best: int, who: str) 
     place = axes[0, 0]
     means, spreads = zip(*averages.values())
     errors = None if np.isnan(spreads).any() else spreads  # one person has no spread
-    place.barh(range(len(averages)), means, xerr=errors, color=COLOURS[: len(averages)], capsize=3)
+    colours = [colour for colour, _, _ in _looks(averages).values()]
+    place.barh(range(len(averages)), means, xerr=errors, color=colours, capsize=3)
     place.set_yticks(range(len(averages)), list(averages))
     place.set(xlim=(1, best), xlabel=f"average ranking by {who}: {best} is best")
     place.invert_yaxis()

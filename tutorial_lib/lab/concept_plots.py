@@ -28,6 +28,7 @@ def groups(panels: Mapping[str, Mapping[str, Sequence[float]]], alt: str, log: S
             axis.set_xscale("log")
         else:
             axis.set_xlim(left=0)
+            axis.xaxis.set_major_formatter("{x:g}")  # a short 0: the panels' outer labels are neighbours
         axis.set_title(title, fontsize=10)
     return finish(figure, alt)
 

@@ -67,7 +67,7 @@ def curves(runs: Sequence[dict], real: float) -> Shown:
         place.set(xlabel="training steps", title=label)
     axes[0, 0].axhline(real, color="0.4", linewidth=1)
     axes[0, 0].text(0, real, "real pictures", va="bottom", fontsize=8, color="0.4")
-    axes[0, 0].legend(frameon=False, fontsize=8)
+    _legend_below(figure)
     return finish(figure, "Likeness to the subject, context and other things over training steps, one line a method")
 
 
@@ -81,8 +81,14 @@ def long_runs(runs: Sequence[dict]) -> Shown:
             colour, marker, line = LOOKS[run["method"]]
             place.plot(run["looks"], run[name], color=colour, marker=marker, linestyle=line, label=run["method"])
         place.set(xlabel="training steps", title=label)
-    axes[0, 0].legend(frameon=False, fontsize=8)
+    _legend_below(figure)
     return finish(figure, "Likeness and fidelity of other prompts when training goes on and on")
+
+
+def _legend_below(figure) -> None:
+    """One legend for all panels, outside of them: inside it would lie on lines."""
+    lines, names = figure.axes[0].get_legend_handles_labels()
+    figure.legend(lines, names, loc="outside lower center", ncols=len(names), frameon=False, fontsize=8)
 
 
 def frontier(runs: Sequence[dict], real: float) -> Shown:
