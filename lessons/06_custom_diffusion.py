@@ -790,8 +790,8 @@ claim(
 # Part 7 and KID seem to disagree about pictures of the class. They ask different things. Part 7 asks how much plain
 # people have become *like the subject*; KID asks how far pictures of the class are from drawn ones, in any direction.
 # The lines below the table have it subject by subject. For the person KID agrees with part 7: about 1 with pictures of
-# the class, about 4 without. For the mug and the cat it is larger *with* them, and their numbers are ten times those of
-# the person and more, so these two decide the mean. The same holds for DreamBooth's smaller KID.
+# the class, about 4 without. For the mug and the cat it is larger *with* them, and their numbers are at least nine
+# times those of the person, so these two decide the mean. The same holds for DreamBooth's smaller KID.
 #
 # The columns without spread need no statistics: what must be stored for each concept, what a step needs in memory.
 #
