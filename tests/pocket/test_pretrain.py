@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from tutorial_lib.pocket import world
-from tutorial_lib.pocket.pretrain import data, latents
+from tutorial_lib.pocket.pretrain import data, latents, loop, run
 from tutorial_lib.pocket.pretrain.judge import answers, contrast, identity_views, unseen_pairs
-from tutorial_lib.pocket.pretrain.loop import train
+from tutorial_lib.pocket.pretrain.loop import WARMUP_STEPS, Begun, train
 from tutorial_lib.pocket.pretrain.muon import Muon, orthogonalise, split_parameters
 from tutorial_lib.pocket.pretrain.vae import build, standardise
 from tutorial_lib.pocket.scene import Person, Scene, Thing, held_out_pairs
@@ -164,6 +164,31 @@ def test_a_resumed_run_goes_on_where_it_stood(tmp_path):
     train(_Line(), tmp_path / "line", minutes=0.02, resume=True)
     second = torch.load(tmp_path / "line" / "checkpoint.pt", weights_only=True)
     assert second["steps"] > first["steps"] and second["spent"] >= 1.2 > first["spent"]
+
+
+def test_shipped_weights_train_on_with_their_record_behind_them(tmp_path):
+    """The record goes into the model's folder and back into a run's, and the run goes on at its end."""
+    first, history, second = tmp_path / "a" / "line", tmp_path / "history", tmp_path / "b" / "line"
+    train(_Line(), first, minutes=0.02)
+    run._keep_history(first, history)
+    begun = run._restore_history(second, history)
+    before = (second / "measured.csv").read_text()
+    assert begun.steps > 0 and 0.02 <= begun.minutes < 0.03 and before == (first / "measured.csv").read_text()
+    train(_Line(), second, minutes=begun.minutes + 0.01, resume=True, begun=begun)
+    after = (second / "measured.csv").read_text()
+    assert after.startswith(before) and float(run._last_row(second / "measured.csv")["minutes"]) > begun.minutes
+    assert int(run._last_row(second / "measured.csv")["step"]) > begun.steps
+    with pytest.raises(FileNotFoundError, match="line"):
+        run._restore_history(second, tmp_path / "empty")
+
+
+def test_new_optimisers_warm_up_and_the_rate_falls_from_where_the_run_stands(tmp_path):
+    state = loop._State(_Line(), tmp_path / "line", 600, Begun(4000, 5.0))
+    rates = []
+    for state.steps in range(4000, 4000 + 2 * WARMUP_STEPS):
+        rates.append(state._schedule())
+    assert rates[0] == pytest.approx(1.15 * 0.5 / WARMUP_STEPS)
+    assert rates[WARMUP_STEPS - 1 :] == pytest.approx([1.15 * 0.5] * (WARMUP_STEPS + 1))
 
 
 def test_a_loss_that_is_not_a_number_stops_the_run(tmp_path):

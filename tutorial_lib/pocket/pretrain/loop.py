@@ -13,6 +13,7 @@ from __future__ import annotations
 import csv
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from diffusers.training_utils import EMAModel
@@ -25,14 +26,25 @@ CHECKPOINT_SECONDS = 120.0
 CURVE_SECONDS = 15.0
 
 
-def train(task, folder: Path, minutes: float, resume: bool = False) -> None:
+class Begun(NamedTuple):
+    """What the weights of a new run have behind them already."""
+
+    steps: int
+    minutes: float
+
+
+NOTHING = Begun(0, 0.0)
+
+
+def train(task, folder: Path, minutes: float, resume: bool = False, begun: Begun = NOTHING) -> None:
     """Trains `task.module` for so many minutes of computing in all and leaves the averaged weights in it.
 
     `folder` gets checkpoint.pt (written atomically), curve.csv, measured.csv and sheet pictures. With `resume`, the
-    minutes already spent count: a run that was killed goes on where its last checkpoint stood.
+    minutes already spent count: a run that was killed goes on where its last checkpoint stood; one without a
+    checkpoint has `begun` behind it, with new optimisers.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    state = _State(task, folder, 60 * minutes)
+    state = _State(task, folder, 60 * minutes, begun)
     if resume:
         state.load()
     elif state.checkpoint.exists():
@@ -57,13 +69,15 @@ def train(task, folder: Path, minutes: float, resume: bool = False) -> None:
 class _State:
     """The run: optimisers, average, clock and files."""
 
-    def __init__(self, task, folder: Path, budget: float):
+    def __init__(self, task, folder: Path, budget: float, begun: Begun):
         self.task, self.folder, self.budget = task, folder, budget
         matrices, others = split_parameters(task.module)
         self.muon = Muon(matrices, lr=task.muon_lr)
         self.adam = torch.optim.AdamW(others, lr=task.adam_lr, betas=(0.9, 0.99), weight_decay=0.0)
         self.ema = EMAModel(task.module.parameters(), decay=0.998, use_ema_warmup=True, power=0.8)
-        self.steps, self.spent, self.saved_at, self.logged_at = 0, 0.0, 0.0, 0.0
+        self.steps, self.spent = begun.steps, 60 * begun.minutes
+        self.warm_at = begun.steps + WARMUP_STEPS
+        self.saved_at = self.logged_at = self.spent
         self.recent: list[dict] = []
         self.checkpoint = folder / "checkpoint.pt"
 
@@ -86,7 +100,7 @@ class _State:
     def _schedule(self) -> float:
         """Warm-up, then linearly down to zero at the end of the minutes."""
         left = max(0.0, 1.0 - self.spent / self.budget)
-        return min(1.0, (self.steps + 1) / WARMUP_STEPS) * min(1.0, 1.15 * left)
+        return min(1.0, 1 - (self.warm_at - self.steps - 1) / WARMUP_STEPS) * min(1.0, 1.15 * left)
 
     def log(self, figures: dict[str, float]) -> None:
         self.recent.append(figures)
@@ -136,6 +150,7 @@ class _State:
             "adam": self.adam.state_dict(),
             "steps": self.steps,
             "spent": self.spent,
+            "warm_at": self.warm_at,
         }
         partial = self.checkpoint.with_suffix(".partial")
         torch.save(state, partial)
@@ -149,5 +164,5 @@ class _State:
         self.ema.load_state_dict(state["ema"])
         self.muon.load_state_dict(state["muon"])
         self.adam.load_state_dict(state["adam"])
-        self.steps, self.spent = state["steps"], state["spent"]
+        self.steps, self.spent, self.warm_at = state["steps"], state["spent"], state["warm_at"]
         self.saved_at = self.logged_at = self.spent

@@ -39,19 +39,45 @@ PIPELINE = {
 def pretrain(part: str, minutes: float | None = None, resume: bool = False) -> None:
     """Trains one part, or all in order, and writes its final weights into the pocket model's folder.
 
-    With `resume` a run goes on from its last checkpoint; where there is none, from the shipped weights.
+    With `resume` a run goes on from its last checkpoint; where there is none, from the shipped weights. The minutes
+    already spent count, so more than the shipped model took must be asked for.
     """
     for name in TASKS if part == "all" else [part]:
         module = import_module(f"tutorial_lib.pocket.pretrain.{name}")
         task = getattr(module, TASKS[name])(CHECKPOINTS / "cache" / data.fingerprint())
-        if resume and name in WEIGHTS and not (CHECKPOINTS / name / "checkpoint.pt").exists():
-            task.module.load_state_dict(load_weights(POCKET / WEIGHTS[name]))
-            print(f"{name}: no checkpoint here, so training goes on from the shipped weights")
-        loop.train(task, CHECKPOINTS / name, minutes or MINUTES[name], resume)
+        fresh = resume and not (CHECKPOINTS / name / "checkpoint.pt").exists()
+        begun = _from_shipped(task, CHECKPOINTS / name) if fresh else loop.NOTHING
+        loop.train(task, CHECKPOINTS / name, minutes or MINUTES[name], resume, begun)
         module.export(task)
         _keep_history(CHECKPOINTS / name, POCKET / "training")
         (POCKET / "model_index.json").write_text(json.dumps(PIPELINE, indent=2) + "\n")
         write_hashes()
+
+
+def _from_shipped(task, run: Path) -> loop.Begun:
+    """Takes the shipped weights and their record, so that curves and minutes go on where the record ends."""
+    name = run.name
+    if name in WEIGHTS:
+        task.module.load_state_dict(load_weights(POCKET / WEIGHTS[name]))
+    begun = _restore_history(run, POCKET / "training")
+    print(f"{name}: no checkpoint here, so training goes on from the shipped weights, {begun.minutes:.0f} minutes old")
+    return begun
+
+
+def _restore_history(run: Path, history: Path) -> loop.Begun:
+    """What `_keep_history` kept of a run, back in the run's folder; where the run stood at its end."""
+    run.mkdir(parents=True, exist_ok=True)
+    shutil.copy(history / f"{run.name}.csv", run / "curve.csv")
+    shutil.copy(history / f"{run.name}_measured.csv", run / "measured.csv")
+    for sheet in history.glob(f"{run.name}_[0-9]*.png"):
+        shutil.copy(sheet, run / f"sheet_{sheet.stem.removeprefix(f'{run.name}_')}.png")
+    last = _last_row(run / "measured.csv")
+    return loop.Begun(int(last["step"]), float(last["minutes"]))
+
+
+def _last_row(file: Path) -> dict[str, str]:
+    with file.open() as stream:
+        return list(csv.DictReader(stream))[-1]
 
 
 def _keep_history(run: Path, history: Path) -> None:
@@ -68,8 +94,4 @@ def _keep_history(run: Path, history: Path) -> None:
 
 def hours(history: Path = POCKET / "training") -> dict[str, float]:
     """Computing hours that each part took, read from its record."""
-    last = {}
-    for name in TASKS:
-        with (history / f"{name}_measured.csv").open() as stream:
-            last[name] = float(list(csv.DictReader(stream))[-1]["minutes"]) / 60
-    return last
+    return {name: float(_last_row(history / f"{name}_measured.csv")["minutes"]) / 60 for name in TASKS}
