@@ -3,7 +3,9 @@
 import importlib
 import pkgutil
 
+import numpy as np
 import pytest
+import torch
 
 from tutorial_lib.lab import checks
 from tutorial_lib.lab.checks import Check, Mistake, check
@@ -100,6 +102,45 @@ def test_not_implemented_inside_a_library_is_an_error_and_not_to_do():
             exec(compile("raise NotImplementedError('no such kernel')", "library.py", "exec"))
 
     assert double(lambda x: Library().kernel).state == "wrong"
+
+
+def test_an_answer_that_writes_into_its_input_is_told_which_and_the_check_keeps_its_own():
+    numbers, rows, named = torch.ones(3), [[3, 1, 2]], {"a": np.zeros(2)}
+
+    @check
+    def total(answer):
+        """Sums."""
+        answer(numbers, rows, named=named)
+
+    def halves(x, lists, named):
+        x /= 2
+        return x
+
+    def sorts(x, lists, named):
+        lists[0].sort()
+
+    def sets(x, lists, named):
+        named["a"][0] = 1
+
+    def replaces(x, lists, named):
+        named["a"] = np.ones(2)
+
+    for answer, name in ((halves, "x"), (sorts, "lists"), (sets, "named"), (replaces, "named")):
+        assert f"changed its input {name} in place" in total(answer).message
+    assert total(lambda x, lists, named: x + 1).state == "right"
+    assert (numbers == 1).all() and rows == [[3, 1, 2]] and not named["a"].any()
+
+
+def test_what_an_answer_is_given_keeps_its_gradient_and_other_things_are_the_very_same():
+    leaf, thing = torch.tensor([2.0, float("nan")], requires_grad=True), object()
+
+    @check
+    def twice(answer):
+        """Twice."""
+        result, other = answer(leaf, thing, 3)
+        assert other is thing and torch.autograd.grad(result, leaf)[0][0] == 3
+
+    assert twice(lambda x, one, *more: (more[0] * x[0], one)).state == "right"  # NaN is no change
 
 
 def test_classes_can_be_answers():

@@ -27,6 +27,9 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
+import torch
+
 from tutorial_lib.lab.notes import BAD, GOOD, PLAIN, note
 from tutorial_lib.lab.session import strict
 
@@ -87,7 +90,7 @@ class Check:
                 f"Give the check the function itself, as in check.{self.name}(my_function), without calling it.",
             )
         try:
-            self.examine(answer)
+            self.examine(on_copies(answer) if inspect.isfunction(answer) else answer)
         except Mistake as mistake:
             return "wrong", str(mistake)
         except Exception as error:
@@ -98,6 +101,55 @@ class Check:
 def check(examine: Callable) -> Check:
     """Makes a check of a function that raises Mistake; its docstring is what a right answer is told."""
     return Check(examine)
+
+
+def on_copies(answer: Callable) -> Callable:
+    """The answer, called on copies of tensors, arrays, lists and dicts; Mistake if it wrote into one of them.
+
+    So no check compares with numbers that the answer has changed, and none has to look for that itself.
+    """
+
+    def called(*given, **named):
+        handed, more = _copied(given), _copied(named)
+        result = answer(*handed, **more)
+        before, after = (*given, *named.values()), (*handed, *more.values())
+        for name, old, new in zip(_names(answer, given, named), before, after):
+            if not _same(old, new):
+                raise Mistake(
+                    f"Your function changed its input {name} in place (as *=, [...] = and .sort() do). Whoever called "
+                    f"it still needs {name}: keep the result under a new name, or work on a copy."
+                )
+        return result
+
+    return called
+
+
+def _names(answer: Callable, given: tuple, named: dict) -> list[str]:
+    """What the answer calls its inputs."""
+    own = [p.name for p in inspect.signature(answer).parameters.values() if p.kind is not p.VAR_POSITIONAL]
+    return [*own[: len(given)], *(f"number {k + 1}" for k in range(len(own), len(given))), *named]
+
+
+def _copied(value):
+    if isinstance(value, torch.Tensor):
+        return value.clone()
+    if isinstance(value, np.ndarray):
+        return value.copy()
+    if isinstance(value, dict):
+        return {key: _copied(one) for key, one in value.items()}
+    return type(value)(_copied(one) for one in value) if type(value) in (list, tuple) else value
+
+
+def _same(before, after) -> bool:
+    if isinstance(before, torch.Tensor):
+        return before.shape == after.shape and torch.allclose(before, after, rtol=0, atol=0, equal_nan=True)
+    if isinstance(before, np.ndarray):
+        return np.array_equal(before, after)
+    if isinstance(before, dict):
+        return list(before) == list(after) and all(_same(before[key], after[key]) for key in before)
+    if type(before) in (list, tuple):
+        return len(before) == len(after) and all(_same(a, b) for a, b in zip(before, after))
+    return not isinstance(before, str | int | float) or before is after or before == after  # all else: as it is
 
 
 def _crash(error: Exception, answer: Callable) -> tuple[str, str]:

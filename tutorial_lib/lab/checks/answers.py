@@ -28,15 +28,6 @@ def tensor(given, shape: tuple[int, ...], shapes: dict[tuple[int, ...], str] | N
     return given.detach().float()
 
 
-def unchanged(before: torch.Tensor, after: torch.Tensor, name: str) -> None:
-    """Mistake if the answer wrote into its input."""
-    if not torch.equal(before, after):
-        raise Mistake(
-            f"Your function changed its input {name} in place (as {name} *= ... does). Whoever called it still needs "
-            f"{name}: keep the result under a new name."
-        )
-
-
 def compare(
     given: torch.Tensor,
     right: torch.Tensor,

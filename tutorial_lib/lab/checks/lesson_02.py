@@ -7,7 +7,7 @@ import math
 import torch
 
 from tutorial_lib.lab.checks import Mistake, check
-from tutorial_lib.lab.checks.answers import compare, randn, tensor, unchanged
+from tutorial_lib.lab.checks.answers import compare, randn, tensor
 
 T = 1000  # timesteps that the model was trained with
 
@@ -24,9 +24,7 @@ def _alphas() -> torch.Tensor:
 def add_noise(answer):
     """Both shares are square roots, so their squares add up to 1 and the result keeps the size that the UNet knows."""
     x0, eps, alpha = randn(2, 4, 3, 5), randn(2, 4, 3, 5, seed=1), torch.tensor(0.7)
-    before = x0.clone()
     given = tensor(answer(x0, eps, alpha), (2, 4, 3, 5))
-    unchanged(before, x0, "x0")
     a, b = alpha.sqrt(), (1 - alpha).sqrt()
     compare(
         given,
@@ -104,15 +102,17 @@ def _add_noise_no_return(x0, eps, alpha):
 
 
 class _Model:
-    """A model whose estimate is easy to recompute, and which remembers what it was asked."""
+    """A model with one weight, whose estimate is easy to recompute, and which remembers what it was asked."""
+
+    def __init__(self):
+        self.weight = torch.tensor(0.7, requires_grad=True)
 
     def __call__(self, x, t):
         self.x, self.t = x, t
         return self.estimate(x, t)
 
-    @staticmethod
-    def estimate(x, t):
-        return torch.tanh(0.7 * x) + 0.1 * x.flip(1) - 0.3 * torch.as_tensor(t).float().reshape(-1, 1) / T
+    def estimate(self, x, t):
+        return torch.tanh(self.weight * x) + 0.1 * x.flip(1) - 0.3 * torch.as_tensor(t).float().reshape(-1, 1) / T
 
 
 @check
@@ -120,22 +120,23 @@ def epsilon_loss(answer):
     """The model sees noisy points and their timesteps, and is asked for the noise that you mixed in."""
     alphas, model = _alphas(), _Model()
     x0, eps, t = randn(5, 2, seed=2), randn(5, 2, seed=3), torch.tensor([10, 200, 500, 800, 990])
-    given = tensor(answer(model, x0, t, eps, alphas), (), {(5, 2): "Average the squares: .mean()."})
+    result = answer(model, x0, t, eps, alphas)
+    given = tensor(result, (), {(5, 2): "Average the squares: .mean()."})
     alpha = alphas[t][:, None]
     x_t = alpha.sqrt() * x0 + (1 - alpha).sqrt() * eps
     if not hasattr(model, "x"):
         raise Mistake("The model was never asked: its estimate is model(x_t, t).")
     _check_question(model, x0, t, x_t, alpha * x0 + (1 - alpha) * eps)
-    error = model.estimate(x_t, t) - eps
+    error = model.estimate(x_t, t).detach() - eps
     compare(
         given,
         error.square().mean(),
         {
             "The estimate was compared with x0. This model estimates the noise: compare with eps.": (
-                (model.estimate(x_t, t) - x0).square().mean()
+                (model.estimate(x_t, t).detach() - x0).square().mean()
             ),
             "The estimate was compared with the noisy x_t. Compare with the noise eps that is in it.": (
-                (model.estimate(x_t, t) - x_t).square().mean()
+                (model.estimate(x_t, t).detach() - x_t).square().mean()
             ),
             "The squares were added up. Take their mean, or the loss depends on the number of points.": (
                 error.square().sum()
@@ -147,6 +148,11 @@ def epsilon_loss(answer):
             ),
         },
     )
+    if not isinstance(result, torch.Tensor) or not result.requires_grad:
+        raise Mistake(
+            "The number is right, but nothing can be trained with it: it is cut off from its gradient (as .item(), "
+            ".detach() and torch.no_grad() do). Return the tensor itself."
+        )
 
 
 def _check_question(model: _Model, x0, t, x_t, without_roots) -> None:
@@ -179,6 +185,18 @@ def _epsilon_loss_point_by_point(model, x0, t, eps, alphas_cumprod):
         a = alphas_cumprod[time]
         rows.append(a.sqrt() * point + (1 - a).sqrt() * noise)
     return ((model(torch.stack(rows), t) - eps) ** 2).sum() / eps.numel()
+
+
+@epsilon_loss.wrong("cut off from its gradient")
+def _epsilon_loss_as_number(model, x0, t, eps, alphas_cumprod):
+    return _epsilon_loss_by_torch(model, x0, t, eps, alphas_cumprod).item()
+
+
+@epsilon_loss.wrong("in place")
+def _epsilon_loss_in_place(model, x0, t, eps, alphas_cumprod):
+    alpha = alphas_cumprod[t][:, None]
+    x0 *= alpha.sqrt()
+    return (model(x0 + (1 - alpha).sqrt() * eps, t) - eps).square().mean()
 
 
 @epsilon_loss.wrong("compared with x0")
@@ -243,9 +261,7 @@ def ddim_step(answer):
     """The estimate of the picture first, then as much of the same noise again as belongs to the next timestep."""
     x, eps = randn(2, 4, 3, 5, seed=4), randn(2, 4, 3, 5, seed=5)
     a, b = torch.tensor(0.3), torch.tensor(0.55)
-    before = x.clone()
     given = tensor(answer(x, eps, a, b), (2, 4, 3, 5))
-    unchanged(before, x, "x")
     x0 = (x - (1 - a).sqrt() * eps) / a.sqrt()
     compare(given, b.sqrt() * x0 + (1 - b).sqrt() * eps, _ddim_mistakes(x, eps, a, b, x0))
 
@@ -344,10 +360,8 @@ def slerp(answer):
     """It follows the arc: halfway between two noises it is as long as they are."""
     a, b = randn(4, 3, 5, seed=6), 1.3 * randn(4, 3, 5, seed=7)
     b = b + 0.5 * a  # about 60 degrees apart: not square to each other, and of two lengths
-    before = a.clone()
     for t in (0.3, 0.0):
         given = tensor(answer(a, b, t), (4, 3, 5), {(): "A number came back instead of a point between a and b."})
-        unchanged(before, a, "a")
         if given.isnan().any():
             raise Mistake(
                 "The result holds NaN: arccos takes numbers from -1 to 1, and the scalar product of two noises is far "
@@ -403,6 +417,13 @@ def _slerp_by_rotating(a, b, t):
     share_b = math.sin(t * angle) / math.sin(angle)
     share_a = math.cos(t * angle) - share_b * math.cos(angle)
     return share_a * a + share_b * b
+
+
+@slerp.wrong("in place")
+def _slerp_in_place(a, b, t):
+    angle = _angle(a, b)
+    b *= torch.sin(t * angle) / torch.sin(angle)
+    return torch.sin((1 - t) * angle) / torch.sin(angle) * a + b
 
 
 @slerp.wrong("the straight line")
@@ -516,6 +537,12 @@ def _word_maps_head_by_head(Q, K):
         e = torch.exp(q @ k.T / math.sqrt(q.shape[1]))
         maps = maps + (e / e.sum(1, keepdim=True)).T
     return (maps / len(Q)).unflatten(1, (math.isqrt(Q.shape[1]), -1))
+
+
+@word_maps.wrong("in place")
+def _word_maps_in_place(Q, K):
+    Q /= Q.shape[-1] ** 0.5
+    return _as_maps((Q @ K.transpose(1, 2)).softmax(-1).mean(0))
 
 
 @word_maps.wrong("not divided by √d")

@@ -6,7 +6,7 @@ import torch
 from torch.nn import functional as F
 
 from tutorial_lib.lab.checks import Mistake, check
-from tutorial_lib.lab.checks.answers import compare, randn, tensor, unchanged
+from tutorial_lib.lab.checks.answers import compare, randn, tensor
 
 # ------------------------------------------------------------------ mix
 
@@ -16,15 +16,12 @@ def mix(answer):
     """One mixture for each step; and since nothing cuts the weights off, they may leave the range from 0 to 1."""
     neutral, styled = randn(4, 3, seed=1), randn(4, 3, seed=2)  # as many tokens as steps, to catch a wrong axis
     weights = torch.tensor([1.0, 0.7, -0.2, 1.3])
-    kept = neutral.clone(), styled.clone()
     shapes = {
         (4, 3): "There is one mixture for every step, and each has all tokens: give the weights two more axes, as "
         "weights[:, None, None].",
         (3, 4, 4): "The steps are the first axis.",
     }
     given = tensor(answer(neutral, styled, weights), (4, 4, 3), shapes)
-    unchanged(kept[0], neutral, "neutral")
-    unchanged(kept[1], styled, "styled")
     w = weights[:, None, None]
     mixed = w * neutral + (1 - w) * styled
     cut = w.clamp(0, 1)
@@ -338,6 +335,13 @@ def _directional_by_half_distance(before, after, neutral, styled):
     return (moved - asked).square().sum(-1) / 2
 
 
+@directional_loss.wrong("in place")
+def _directional_in_place(before, after, neutral, styled):
+    after -= before
+    styled -= neutral
+    return 1 - F.cosine_similarity(after, styled, dim=1)
+
+
 @directional_loss.wrong("largest for the best edit")
 def _directional_cosine(before, after, neutral, styled):
     return F.cosine_similarity(after - before, styled - neutral, dim=1)
@@ -546,6 +550,12 @@ def weight_gradients(answer):
         raise Mistake(
             f"The gradients are right, but you ran a step {len(calls)} times for {len(xs)} steps: you recomputed the "
             "chain again and again. xs holds what goes into each step, so each is run once."
+        )
+    if calls != sorted(calls, reverse=True):
+        raise Mistake(
+            f"The gradients are right, but you ran the steps in the order {calls}, so the inner numbers of all of them "
+            "were kept until the end. xs holds what goes into each step: run the last step, take its gradients, then "
+            "the one before it."
         )
 
 

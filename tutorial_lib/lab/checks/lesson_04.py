@@ -10,7 +10,7 @@ from tutorial_lib.rotated import rotate
 
 
 def _random(*shape: int, seed: int = 0) -> torch.Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
 def _skew(blocks: int, size: int, seed: int = 0) -> torch.Tensor:
@@ -51,18 +51,6 @@ def _compare(given: torch.Tensor, right: torch.Tensor, known: dict[str, torch.Te
     raise Mistake(otherwise or f"The shape is right, the numbers are not: they differ by up to {difference:.3g}.")
 
 
-def _handed(answer, tensor: torch.Tensor, *others):
-    """answer(tensor, *others) with copies; Mistake if it changed the tensor in place."""
-    copy = tensor.clone()
-    given = answer(copy, *(other.clone() if isinstance(other, torch.Tensor) else other for other in others))
-    if not torch.equal(copy, tensor):
-        raise Mistake(
-            "Your function changed the tensor that it was given (as `x *= ...` and `x[...] = ...` do). Whoever called "
-            "it still needs the old one: make a new tensor."
-        )
-    return given
-
-
 # ------------------------------------------------------------------ skew
 
 
@@ -71,7 +59,7 @@ def skew(answer):
     """The numbers stand above the diagonal, row by row, their negatives mirrored below it, and zeros on it."""
     for size in (2, 4, 5):
         vector = torch.arange(1.0, size * (size - 1) // 2 + 1)
-        given = _tensor(_handed(answer, vector, size), (size, size))
+        given = _tensor(answer(vector, size), (size, size))
         U = torch.zeros(size, size)
         row, column = torch.triu_indices(size, size, 1)
         U[row, column] = vector
@@ -171,7 +159,7 @@ def cayley(answer):
     """Every block is a rotation, zero is the identity, and -Q turns back."""
     for blocks, size in ((1, 2), (3, 5)):
         Q = _skew(blocks, size, seed=size)
-        given = _tensor(_handed(answer, Q), Q.shape, {(size, size): "Keep the stack: one matrix for each block."})
+        given = _tensor(answer(Q), Q.shape, {(size, size): "Keep the stack: one matrix for each block."})
         right = torch.linalg.solve(_eye(Q) - Q, _eye(Q) + Q)
         _compare(given, right, _wrong_cayleys(Q), _no_rotation(given))
 
@@ -388,7 +376,7 @@ def turn_neurons(answer):
     """W R^T block by block: linear layers and convolutions alike, without a large matrix full of zeros."""
     for shape, size in (((5, 12), 4), ((6, 2, 3, 3), 6)):
         W, R = _random(*shape, seed=3), orthogonal.cayley(_skew(12 // 4 if size == 4 else 3, size, seed=4))
-        given = _tensor(_handed(answer, W, R), W.shape, {(len(W), W[0].numel()): "Give the weight its own shape back."})
+        given = _tensor(answer(W, R), W.shape, {(len(W), W[0].numel()): "Give the weight its own shape back."})
         right = rotate(W.flatten(1), R.mT).view_as(W)
         _compare(given, right, _wrong_turns(W, R), _lengths(given, W))
 
@@ -482,7 +470,7 @@ def _reshaped_like_the_output(weight, R):
     return pieces.reshape(weight.shape)
 
 
-@turn_neurons.wrong("changed the tensor that it was given")
+@turn_neurons.wrong("in place")
 def _in_place(weight, R):
     weight.copy_(_by_einsum(weight, R))
     return weight
@@ -498,7 +486,7 @@ def into_ball(answer):
     direction = torch.nn.functional.normalize(_random(4, 6, seed=5), dim=1)
     vector = direction * radius * torch.tensor([[0.3], [0.65], [1.7], [0.0]], dtype=torch.float64)
     # row 1: ||v|| < radius < ||Q||; row 3: zero, where a careless division gives NaN
-    given = _tensor(_handed(answer, vector, radius), vector.shape)
+    given = _tensor(answer(vector, radius), vector.shape)
     if not given.isfinite().all():
         raise Mistake(
             "A block of zeros became NaN: 0/0. Every training starts there; only scale blocks that are outside."
@@ -585,7 +573,7 @@ def _two_for_its_root(vector, radius):
     return vector * (radius / (2 * vector.norm(dim=1, keepdim=True)).clamp_min(radius))
 
 
-@into_ball.wrong("changed the tensor that it was given")
+@into_ball.wrong("in place")
 def _scaled_in_place(vector, radius):
     vector *= radius / (2**0.5 * vector.norm(dim=1, keepdim=True)).clamp_min(radius)
     return vector
@@ -599,7 +587,7 @@ def at_strength(answer):
     """Cayley(s Q) is a rotation at every s: I at 0, R at 1, the inverse at -1."""
     Q = _skew(3, 4, seed=7)
     for s in (0.5, 0.0, 1.0, -1.0, 2.0):
-        given = _tensor(_handed(answer, Q, s), Q.shape)
+        given = _tensor(answer(Q, s), Q.shape)
         R = orthogonal.cayley(Q)
         _compare(given, orthogonal.cayley(s * Q), _wrong_dials(Q, R, s), _no_rotation(given))
 
