@@ -366,8 +366,8 @@ print(f"scheduler     {levels:>10,} noise levels, {type(pocket.scheduler).__name
 # - The **UNet**: add noise to latents, estimate it.
 #
 # Every two minutes each was measured. Here are these records; `make pretrain` trains all parts anew. CLIP must find
-# each picture's caption among 256. PSNR says how near a picture comes back from the VAE: each 10 dB more are a tenth of
-# the squared error.
+# each picture's caption among 256. PSNR says how near a picture comes back from the VAE: each 10 dB more mean a tenth
+# of the squared error.
 #
 # The curves of the judge (at 28 minutes) and of the UNet (at 50) have a kink. There the training went on with **harder
 # pictures**: more animals that wear things, more pairs of things, and for the judge also things in colours and places
@@ -433,8 +433,8 @@ plots.grid(
 # | ground truth, judge | yes | no: CLIP and other networks stand in |
 #
 # To work on Stable Diffusion in this lesson and in lessons 01 to 04, write `profile="sd15"` in the set-up cell, on a
-# machine with a GPU and the internet. The measurements of this page stay on Pocket-SD, because only there somebody
-# knows what is right. For trainings on Stable Diffusion there is the command line (lesson 10).
+# machine with a GPU and the internet. The measurements of this page stay on Pocket-SD, because only there do we know
+# what is right. For trainings on Stable Diffusion there is the command line (lesson 10).
 
 # %% glossary [markdown]
 # ## Glossary
