@@ -399,8 +399,10 @@ for n, published in KNOWN.items():
 # E_\text{random} = \frac{2^{m-3}}{\sqrt{\pi}} \,
 # \frac{\Gamma(\frac{m}{2}) \, \Gamma(\frac{m}{2} - 1)}{\Gamma(m - \frac{3}{2})} .$$
 #
-# Both come close to $1/\sqrt{2} \approx 0.707$, the first for many neurons, the second in many dimensions, where all
-# pairs are nearly perpendicular anyway.
+# ($\Gamma$ is the gamma function, the factorial continued to numbers in between: $\Gamma(k) = (k-1)!$. The formula
+# needs $m \ge 3$: in the plane near pairs are so common that the expected energy is infinite.) Both come close to
+# $1/\sqrt{2} \approx 0.707$, the first for many neurons, the second in many dimensions, where all pairs are nearly
+# perpendicular anyway.
 
 # %% floor
 from math import exp, lgamma, log, pi
@@ -824,22 +826,27 @@ claim(
 )
 
 # %% trap text [markdown]
-# So fine-tuning moves the energy: far more than rounding does, but only by about a hundredth of what training from
-# scratch did, or less. "Reproduced" says here that the change can be measured, not that it is large.
+# So fine-tuning moves the energy: far more than rounding does, but in this run only by about a hundredth of what
+# training from scratch did, or less. The settings count: the LoRA of lesson 04 starts with larger random numbers, and
+# moves the energy about ten times as far. "Reproduced" says here that the change can be measured, not that it is large.
 #
 # ## The float32 trap
 #
 # The fast way to all distances is one matrix product: $d_{ij}^2 = 2 - 2 \langle u_i, u_j \rangle$. Most code that you
 # will find does this in float32, which holds about seven digits. For twins, two neurons 0.0001 apart, the cosine is
 # 0.999999995, which float32 rounds to 1. The distance becomes 0, the energy infinite. And twins are exactly the pairs
-# that an energy is there to find. The table shows the error of five ways, for one pair of twins among 64 neurons.
+# that an energy is there to find. The table shows the error of five ways, for one pair of twins among 64 neurons. In
+# the last column the first two ways are finite by luck: there rounding makes the cosine 0.9999998. The distance comes
+# out hundreds of times too large, and the energy far too small. An error of 1 means that nearly all of the energy is
+# missing.
 #
 # Two things must hold. The directions must be computed in float64 **before** anything is rounded, and small distances
 # must come from the *difference* of two directions, where nothing cancels. The library takes the matrix product for
 # pairs that are far apart and differences for the few near ones, a few rows at a time: it needs little memory, also for
 # the 10240 neurons of the largest layer of Stable Diffusion 1.5.
 #
-# **Write `careful_energy`**, which stays right for twins. It may be slow.
+# **Write `careful_energy`**, which stays right for twins. It may be slow. As in `rotate_inputs`, the weight may have
+# any shape: join all dimensions after the first.
 
 
 # %% trap
