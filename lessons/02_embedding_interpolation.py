@@ -132,7 +132,7 @@ check.add_noise(add_noise)
 #
 # **Write `epsilon_loss`** for points: `x0` and `eps` have the shape (n, 2), `t` holds n timesteps, and
 # `alphas_cumprod[t]` is $\bar\alpha$ for each of them. `model(x_t, t)` estimates the noise. Return the mean over all
-# n × 2 numbers.
+# numbers of the n points, as a tensor with a gradient: the model is to be trained on it.
 
 # %% loss exercise exercise="epsilon_loss" difficulty=2 minutes=10
 import torch
@@ -487,9 +487,10 @@ plots.finish(figure, alt="Two tables of words by positions: nothing before a wor
 # %% words meaning [markdown]
 # Two things stand out. **Nothing before the word:** CLIP's text encoder reads from left to right (its attention is
 # *causal*), so a vector knows its own word and those before it, and never what comes later: the classifier does little
-# better than chance. (Small words can give an answer away: "an" tells of orange, and "on a" or "in the" belongs to the
-# place, which is why its row begins two columns early.) **Everything after it:** from the word on, every position
-# knows it, down to the last padding.
+# better than chance. (Small words can give an answer away. "An" tells of orange. "On a" and "in the" belong to the
+# place: in the lower table its row begins two columns early, and in the upper one the second of these words already
+# gives a part of it away.) **Everything after it:** from the word on, every position knows it, down to the last
+# padding.
 #
 # So every word is readable at many places. Which of them does the UNet *use*? That takes an experiment: take the
 # vectors of "a photo of a **red** mug on a beach", put in *some* vectors of "a photo of a **blue** mug on a beach", and
@@ -559,7 +560,8 @@ word_guess.outcome(
 # %% noise text [markdown]
 # *Readable* is not the same as *used*. A word's meaning is readable from its place to the end, and the picture may take
 # it from the word's own vector, from the words after it, or from the padding. The table shows that the way can differ
-# from word to word. So do not count on "the vector of a word". Lesson 03, which mixes prompts, mixes all of them.
+# from word to word. (One of its zeros says nothing: after the place no words follow, so *words after it* puts nothing
+# in.) So do not count on "the vector of a word". Lesson 03, which mixes prompts, mixes all of them.
 #
 # ## Part 5. Between two noises
 #
