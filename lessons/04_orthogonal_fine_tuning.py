@@ -202,9 +202,11 @@ assert (slope - 2 * Q).abs().max() < 1e-8
 #
 # ## Blocks
 #
-# A layer with $n$ inputs would have $n(n-1)/2$ numbers to train, half as many as the weight itself, and an $n \times n$
-# matrix to invert. So OFT takes a **block-diagonal** $R$: the inputs are cut into $r$ groups of $b = n/r$ neighbours,
-# and each group is turned within itself. Zeros everywhere else. The blocks may also **share** one small rotation.
+# A layer with $n$ inputs would have $n(n-1)/2$ numbers to train, and an $n \times n$ matrix to invert. In a square
+# layer that is half as many numbers as the weight has. In a 3×3 convolution from 320 to 320 channels, with $n = 9 \cdot
+# 320 = 2880$, it is 4.1 million, and the weight has 0.9 million. So OFT takes a **block-diagonal** $R$: the inputs are
+# cut into $r$ groups of $b = n/r$ neighbours, and each group is turned within itself. Zeros everywhere else. The blocks
+# may also **share** one small rotation.
 #
 # Blocks of rotations are a rotation, so everything above still holds. What is lost is mixing: with many small blocks,
 # an input can only be exchanged for its near neighbours.
@@ -399,7 +401,7 @@ assert (mine(x) - linear(x)).abs().max() > 0.1
 # Why around $Q = 0$? Because $R \approx I + 2Q$, so this is a ball of about twice the radius around $R = I$, the
 # pretrained model. People often report the zero in the official code as a mistake; it is right. After each step of
 # training, a block outside is put back to the nearest point of the ball: **projected gradient descent**. Below, a toy
-# with two of the three numbers of a $3 \times 3$ block: free, the path runs to the best rotation, with the leash, it
+# with two of the three numbers of a $3 \times 3$ block. Free, the path runs to the best rotation. With the leash, it
 # slides along the edge to the best one that is allowed.
 #
 # Below the picture, **write `into_ball`**, the projection, for vectors of shape (r, b(b−1)/2), one row for each block.
@@ -769,7 +771,8 @@ claim(
 
 # %% dial text [markdown]
 # OFT did not keep its energy by standing still: its weights moved further than in full fine-tuning. What is left of a
-# change is the rounding of float32.
+# change is the rounding of float32. (LoRA moved the energy about ten times as far as in lesson 01, because
+# `baselines.lora` draws the numbers of $A$ at the start about six times as large as PEFT does by default.)
 #
 # ## The strength dial
 #
