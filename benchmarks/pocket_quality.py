@@ -140,6 +140,11 @@ class Row:
     def reached(self) -> bool:
         return self.floor is None or self.value >= self.floor
 
+    @property
+    def nearly(self) -> bool:
+        """Whether one more right picture would have reached the floor: a share of few pictures moves in large steps."""
+        return not self.reached and self.value <= 1 and self.value + 1 / self.count >= self.floor
+
 
 def fidelity_rows(subject: str, images: np.ndarray, cases: list[Case], judge, floors: dict, **options) -> list[Row]:
     """`prompt_fidelity` for each split, for each style and for "all" styles together."""
@@ -356,7 +361,10 @@ def report(rows: list[Row]) -> Iterator[str]:
         for (figure, split), by_style in cells.items():
             yield f"{figure:52}{split:10}" + "".join(_cell(by_style.get(style)) for style in ("all", *STYLES))
     missed = [row for row in rows if not row.reached]
-    yield f"\n{sum(row.floor is not None for row in rows)} figures have a floor: + reached, - not. Not: {len(missed)}."
+    yield (
+        f"\n{sum(row.floor is not None for row in rows)} figures have a floor: + reached, - not. Not: {len(missed)}, "
+        f"of which {sum(row.nearly for row in missed)} by one picture."
+    )
 
 
 def _cell(row: Row | None) -> str:

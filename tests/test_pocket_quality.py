@@ -71,7 +71,16 @@ def test_a_held_out_figure_is_measured_by_the_seen_one(quality):
     assert [r.floor for r in rows] == [0.92, pytest.approx(0.94), 0.92]
     assert [r.reached for r in rows] == [True, False, False]
     lines = list(quality.report(rows))
-    assert "0.930 (40) -0.94" in lines[2] and lines[-1].endswith("Not: 2.")
+    assert "0.930 (40) -0.94" in lines[2] and lines[-1].endswith("Not: 2, of which 2 by one picture.")
+
+
+def test_a_floor_that_one_picture_would_reach_is_told_apart(quality):
+    def row(value, count, floor):
+        return quality.Row("pictures", "colour", "seen", "photo", value, count, floor)
+
+    assert row(11 / 12, 12, 0.92).nearly and not row(12 / 12, 12, 0.92).nearly  # one wrong; none wrong
+    assert not row(10 / 12, 12, 0.92).nearly and not row(0.90, 100, 0.92).nearly  # two wrong; ten
+    assert not row(30.9, 250, 31.0).nearly  # decibels are no share
 
 
 class PixelJudge:

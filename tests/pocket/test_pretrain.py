@@ -123,6 +123,15 @@ def test_cached_moments_are_of_the_encoder_alone(tmp_path, monkeypatch):
     assert not torch.equal(latents.moments(vae, tmp_path), first) and len(list(tmp_path.iterdir())) == 2
 
 
+@pytest.mark.parametrize("has_bfloat16", [True, False])
+def test_a_cpu_without_bfloat16_computes_in_whole_precision(monkeypatch, has_bfloat16):
+    monkeypatch.setattr(data, "DEVICE", "cpu")
+    monkeypatch.setattr(data, "_cpu_has_bfloat16", lambda: has_bfloat16)
+    with data.autocast():
+        product = torch.ones(3, 5) @ torch.ones(5, 2)
+    assert product.dtype == (torch.bfloat16 if has_bfloat16 else torch.float32)
+
+
 def test_samples_of_latents_have_the_moments():
     moments = torch.cat([torch.full((1, 4, 2, 2), 3.0), torch.full((1, 4, 2, 2), -4.0)], 1).half()
     noise = torch.randn(4000, 4, 2, 2, generator=torch.Generator().manual_seed(0))

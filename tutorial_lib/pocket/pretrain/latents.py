@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKL
 from safetensors.torch import save_file
+from tqdm import tqdm
 
 from tutorial_lib.pocket.files import load_weights
 from tutorial_lib.pocket.pretrain import data
@@ -37,7 +38,8 @@ def kept(file: Path, make) -> torch.Tensor:
 @torch.no_grad()
 def _encode(vae: AutoencoderKL, pictures: np.ndarray) -> torch.Tensor:
     parts = []
-    for chunk in np.array_split(pictures, max(1, len(pictures) // 256)):
+    chunks = np.array_split(pictures, max(1, len(pictures) // 256))
+    for chunk in tqdm(chunks, desc="encoding pictures", unit="batch"):
         with data.autocast():
             latents = vae.encode(data.to_tensor(chunk) * 2 - 1).latent_dist
         parts.append(torch.cat([latents.mean, latents.logvar], 1).half().cpu())

@@ -9,6 +9,7 @@ import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
 from diffusers.training_utils import compute_snr
+from tqdm import tqdm
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from tutorial_lib.pocket.files import POCKET, sha256
@@ -84,7 +85,8 @@ class UNetTask:
     def _embed(self, texts: list[str]) -> torch.Tensor:
         """(n, 40, 192)."""
         parts = []
-        for k in range(0, len(texts), 256):
+        starts = range(0, len(texts), 256)
+        for k in tqdm(starts, desc="embedding captions", unit="batch", disable=len(starts) == 1):
             ids = self.tokenizer(texts[k : k + 256], padding="max_length", truncation=True, return_tensors="pt")
             with data.autocast():
                 parts.append(self.text_encoder(ids.input_ids.to(data.DEVICE))[0].to(torch.bfloat16).cpu())
@@ -104,7 +106,7 @@ class UNetTask:
 
     def _predict(self, noisy: torch.Tensor, t: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
         with data.autocast():
-            return self.module(*(x.to(data.DEVICE) for x in (noisy, t, context))).sample.float().cpu()
+            return self.module(*(x.to(data.DEVICE) for x in (noisy, t, context.float()))).sample.float().cpu()
 
     def _context(self, rng: np.random.Generator, picked: np.ndarray) -> torch.Tensor:
         """(batch, 40, 192): one of each picture's captions, or none."""
