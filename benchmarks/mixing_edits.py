@@ -11,11 +11,10 @@ from __future__ import annotations
 
 import argparse
 import copy
-import csv
 import statistics
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -26,7 +25,7 @@ from tutorial_lib.pocket import judge as pocket_judge
 from tutorial_lib.pocket.scene import EXTRAS
 from tutorial_lib.pocket.world import CLASSES
 
-ROOT = Path(__file__).resolve().parent.parent
+RESULTS = results.FOLDER / "mixing_edits.csv"
 PICTURES = 20
 STEPS = 16
 TOGETHER = 7  # pictures in one batch
@@ -126,48 +125,21 @@ class Row:
         return self.target and self.kept
 
 
-class Table:
-    """A CSV that grows by whole rows, and knows which are there."""
-
-    def __init__(self, file: Path, model: str):
-        self.file, self.model, self.rows = file, model, []
-        if file.exists():
-            whole = file.read_text(encoding="utf-8")
-            if not whole.endswith("\n"):  # the row that was being written when the command was stopped
-                whole = whole[: whole.rfind("\n") + 1]
-                file.write_text(whole, encoding="utf-8")
-            self.rows = [_parsed(row) for row in csv.DictReader(whole.splitlines())]
-        if other := [row for row in self.rows if (row.model, row.steps) != (model, STEPS)]:
-            raise SystemExit(
-                f"{file} holds {len(other)} rows of another model ({other[0].model}, now {model}) or number of "
-                "steps: move it away, or give another --out"
-            )
-
-    def missing(self, method: str, edit: str, seeds: list[int]) -> list[int]:
-        there = {(row.method, row.edit, row.seed) for row in self.rows}
-        return [seed for seed in seeds if (method, edit, seed) not in there]
-
-    def weights(self, method: str, edit: str, seed: int):
-        """(steps,) as stored in a row; None if it is not there."""
-        for row in self.rows:
-            if (row.method, row.edit, row.seed) == (method, edit, seed):
-                return torch.tensor([float(w) for w in row.weights.split()])
-        return None
-
-    def add(self, row: Row) -> None:
-        self.file.parent.mkdir(parents=True, exist_ok=True)
-        new = not self.file.exists()
-        with self.file.open("a", newline="", encoding="utf-8") as out:
-            writer = csv.DictWriter(out, [f.name for f in fields(Row)], lineterminator="\n")
-            if new:
-                writer.writeheader()
-            writer.writerow({f.name: getattr(row, f.name) for f in fields(Row)})
-        self.rows.append(row)
+KEY = ("method", "edit", "seed")
 
 
-def _parsed(row: dict[str, str]) -> Row:
-    truths = {name: row[name] == "True" for name in ("target", "kept")}
-    return Row(**(row | truths | {name: int(row[name]) for name in ("seed", "steps")}))
+def missing(table: results.Table, method: str, edit: str, seeds: list[int]) -> list[int]:
+    """The seeds whose rows are not there yet."""
+    there = {(row.method, row.edit, row.seed) for row in table.rows()}
+    return [seed for seed in seeds if (method, edit, seed) not in there]
+
+
+def learned_weights(table: results.Table, method: str, edit: str, seed: int) -> torch.Tensor | None:
+    """(steps,) as stored in a row; None if it is not there."""
+    for row in table.rows():
+        if (row.method, row.edit, row.seed) == (method, edit, seed):
+            return torch.tensor([float(w) for w in row.weights.split()])
+    return None
 
 
 # ------------------------------------------------------------------ the methods
@@ -180,7 +152,7 @@ class Bench:
     pipe: object
     judge: object
     critic: object
-    table: Table
+    table: results.Table
     seeds: list[int]  # of the pictures
     source: int  # of one more picture, whose weights are applied to the others
     command: str
@@ -220,9 +192,9 @@ class Bench:
 
     def batches(self, method: str, name: str, seeds: list[int] | None = None) -> Iterator[list[int]]:
         """The seeds whose rows are missing, some at a time."""
-        missing = self.table.missing(method, name, seeds or self.seeds)
-        for k in range(0, len(missing), TOGETHER):
-            yield missing[k : k + TOGETHER]
+        left = missing(self.table, method, name, seeds or self.seeds)
+        for k in range(0, len(left), TOGETHER):
+            yield left[k : k + TOGETHER]
 
 
 def fixed(weights, eta: float = 0.0, other_noise: int = 0) -> Callable:
@@ -261,7 +233,7 @@ def optimised(bench: Bench, method: str) -> None:
 def transferred(bench: Bench, method: str) -> None:
     """The weights of the one picture that is not among the twenty, applied to the twenty."""
     for name, edit in EDITS.items():
-        weights = bench.table.weights("optimised", name, bench.source)
+        weights = learned_weights(bench.table, "optimised", name, bench.source)
         for seeds in bench.batches(method, name):
             images = make(bench.pipe, edit.styled, weights, sampling.noise(bench.pipe, seeds))
             bench.record(method, name, seeds, images, bench.originals(seeds), weights)
@@ -270,7 +242,7 @@ def transferred(bench: Bench, method: str) -> None:
 def fine_tuned(bench: Bench, method: str) -> None:
     """The UNet is trained on the one picture with the neutral prompt; then the styled prompt, from the same noise."""
     for seed in bench.seeds:
-        names = [name for name in EDITS if bench.table.missing(method, name, [seed])]
+        names = [name for name in EDITS if missing(bench.table, method, name, [seed])]
         if not names:
             continue
         latents, originals = sampling.noise(bench.pipe, [seed]), bench.originals([seed])
@@ -363,14 +335,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pictures", type=int, default=PICTURES, help="default: %(default)s")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS), metavar="METHOD")
-    parser.add_argument("--out", type=Path, default=ROOT / "results" / "mixing_edits.csv")
+    parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
     if options.pictures < 1:
         parser.error(f"--pictures must be 1 or more, got {options.pictures}")
     if "transferred" in options.methods and "optimised" not in options.methods:
         parser.error("transferred weights are those that were optimised: name both methods")
 
-    table = Table(options.out, results.model_hash())
+    table = results.Table(options.out, Row, KEY, results.model_hash())
     pipe, judge = models.load("pocket", device="cpu"), pocket_judge.load()
     seeds = plain_seeds(pipe, judge, options.pictures + 1)
     command = " ".join(["python benchmarks/mixing_edits.py", *sys.argv[1:]])
@@ -378,7 +350,7 @@ def main() -> None:
     for method in options.methods:
         METHODS[method](bench, method)
         print(f"{method}: done", flush=True)
-    print("", *report(table.rows, bench.seeds), sep="\n")
+    print("", *report(table.rows(), bench.seeds), sep="\n")
 
 
 if __name__ == "__main__":

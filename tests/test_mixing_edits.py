@@ -23,28 +23,20 @@ def a_row(edits, seed, edit="hat", method="new prompt", model="abc", **changes):
     return edits.Row(method, edit, seed, model=model, **values)
 
 
-def test_the_table_goes_on_after_a_row_that_was_cut_short(edits, tmp_path):
-    file = tmp_path / "runs" / "edits.csv"
-    table = edits.Table(file, "abc")
-    table.add(a_row(edits, 1)), table.add(a_row(edits, 2, weights="1.0000 0.5000"))
-    whole = file.read_text()
-    file.write_text(whole + "new prompt,hat,3,True")
-    again = edits.Table(file, "abc")
-    assert file.read_text() == whole and again.rows == table.rows
-    assert again.missing("new prompt", "hat", [1, 2, 3]) == [3] and again.missing("optimised", "hat", [1]) == [1]
-    assert again.weights("new prompt", "hat", 2).tolist() == [1.0, 0.5]
-    assert again.weights("new prompt", "hat", 9) is None
-    again.add(a_row(edits, 3))
-    assert [row.seed for row in edits.Table(file, "abc").rows] == [1, 2, 3]
+def a_table(edits, file):
+    return results.Table(file, edits.Row, edits.KEY, "abc")
 
 
-def test_rows_of_another_model_are_neither_mixed_in_nor_lost(edits, tmp_path):
-    file = tmp_path / "edits.csv"
-    edits.Table(file, "abc").add(a_row(edits, 1))
-    before = file.read_bytes()
-    with pytest.raises(SystemExit, match="1 rows of another model"):
-        edits.Table(file, "def")
-    assert file.read_bytes() == before
+def test_the_benchmark_knows_what_is_missing_and_which_weights_were_learned(edits, tmp_path):
+    table = a_table(edits, tmp_path / "edits.csv")
+    rows = [a_row(edits, 1), a_row(edits, 2, weights="1.0000 0.5000", kept=True)]
+    for row in rows:
+        table.add(row)
+    assert table.rows() == rows
+    assert edits.missing(table, "new prompt", "hat", [1, 2, 3]) == [3]
+    assert edits.missing(table, "optimised", "hat", [1]) == [1]
+    assert edits.learned_weights(table, "new prompt", "hat", 2).tolist() == [1.0, 0.5]
+    assert edits.learned_weights(table, "new prompt", "hat", 9) is None
 
 
 def reading(extras=(), shirt="blue", background="beach", kind="person"):
@@ -65,11 +57,11 @@ def reading(extras=(), shirt="blue", background="beach", kind="person"):
 def test_an_edit_succeeds_only_if_all_else_is_kept(edits, tmp_path, after, target, lost):
     read = iter([[after], [reading()]])
     judge = SimpleNamespace(read=lambda images: next(read), segment=lambda images: torch.zeros(1, 64, 64))
-    table = edits.Table(tmp_path / "edits.csv", "abc")
+    table = a_table(edits, tmp_path / "edits.csv")
     bench = edits.Bench(None, judge, None, table, [7], 8, "command")
     pictures = torch.rand(2, 1, 3, 64, 64)
     bench.record("new prompt", "hat", [7], *pictures)
-    row = table.rows[0]
+    row = table.rows()[0]
     assert (row.target, " ".join(sorted(row.lost.split())), row.seed) == (target, lost, 7)
     assert row.success == (target and not lost)
     assert float(row.difference) == pytest.approx((pictures[0] - pictures[1]).abs().mean().item(), abs=1e-4)
@@ -101,9 +93,8 @@ def test_fine_tuning_learns_the_picture_and_leaves_the_given_model_alone(edits, 
 
 
 def test_a_row_of_the_results_comes_out_the_same(edits):
-    file = edits.ROOT / "results" / "mixing_edits.csv"
-    model = results.model_hash()
-    expected = next(r for r in edits.Table(file, model).rows if (r.method, r.edit) == ("switch at 0.6", "glasses"))
+    table = results.Table(edits.RESULTS, edits.Row, edits.KEY, results.model_hash())
+    expected = next(r for r in table.rows() if (r.method, r.edit) == ("switch at 0.6", "glasses"))
     pipe, judge = models.load("pocket", device="cpu"), pocket_judge.load()
     latents = sampling.noise(pipe, [expected.seed])
     originals = edits.make(pipe, edits.NEUTRAL, torch.ones(edits.STEPS), latents)

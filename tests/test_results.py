@@ -32,6 +32,18 @@ def test_rows_come_back_with_their_types_and_are_found_by_their_key(tmp_path):
     assert first.score == pytest.approx(0.123457, abs=1e-9) and math.isnan(second.score)
 
 
+def test_truths_come_back_as_truths(tmp_path):
+    @dataclass(frozen=True)
+    class Judged:
+        seed: int
+        kept: bool
+        model: str
+
+    one = results.Table(tmp_path / "a.csv", Judged, ("seed",), "abc")
+    one.add(Judged(0, True, "abc")), one.add(Judged(1, False, "abc"))
+    assert [row.kept for row in one.rows()] == [True, False]
+
+
 def test_two_commands_fill_one_file(tmp_path):
     file = tmp_path / "a.csv"
     one, two = table(file), table(file)

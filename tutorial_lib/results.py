@@ -4,7 +4,7 @@
     if not table.has("LoRA", 0):
         table.add(Row(...))                  # in the file at once: a killed command goes on where it stopped
 
-A row is a dataclass of strings, whole numbers and floats with a field `model`: the weights that it was measured on.
+A row is a dataclass of strings, numbers and truths with a field `model`: the weights that it was measured on.
 """
 
 from __future__ import annotations
@@ -70,7 +70,8 @@ def read(file: Path) -> list[dict]:
 
 def parsed(row: type, line: dict[str, str]):
     """A row of the dataclass from a line's strings."""
-    return row(**{name: kind(line[name]) for name, kind in get_type_hints(row).items()})
+    kinds = {name: _truth if kind is bool else kind for name, kind in get_type_hints(row).items()}
+    return row(**{name: kind(line[name]) for name, kind in kinds.items()})
 
 
 def mean_and_spread(values: Iterable[float]) -> tuple[float, float]:
@@ -103,6 +104,10 @@ def _line(values: list[str]) -> str:
 
 def _text(value) -> str:
     return f"{value:.{DIGITS}g}" if isinstance(value, float) else str(value)
+
+
+def _truth(text: str) -> bool:
+    return {"True": True, "False": False}[text]
 
 
 def _value(text: str) -> float | str:
