@@ -241,6 +241,8 @@ def test_segmentation_counts_pixels_over_all_pictures():
         metrics.segmentation_scores(labels, target[:, :1])
     with pytest.raises(ValueError, match="whole numbers"):
         metrics.segmentation_scores(labels.astype(float), target)
+    with pytest.raises(ValueError, match="a negative one"):
+        metrics.segmentation_scores(labels, target.astype(int) - 1)
 
 
 def test_landmark_error_is_a_mean_distance():

@@ -1,5 +1,6 @@
 """Loading: plain diffusers, one precision throughout, and clear errors for what is wrong."""
 
+import json
 import shutil
 
 import pytest
@@ -49,9 +50,22 @@ def test_the_model_is_under_60_megabytes_and_all_of_it_is_hashed():
     assert sum(sizes) < 60e6
     files.check()
     assert len(files.weight_files(files.POCKET)) == 5
+    hashed = set(json.loads((files.POCKET / files.HASHES).read_text()))
+    read = {f for f in files.POCKET.rglob("*") if f.is_file() and f.parent.name != "training"}
+    beside = {"README.md", files.HASHES}
+    assert hashed == {f.relative_to(files.POCKET).as_posix() for f in read} - beside
 
 
-@pytest.mark.parametrize("name", ["unet/diffusion_pytorch_model.safetensors", "judge/model.safetensors"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "unet/diffusion_pytorch_model.safetensors",
+        "judge/model.safetensors",
+        "tokenizer/vocab.json",
+        "scheduler/scheduler_config.json",
+        "hashes.json",
+    ],
+)
 def test_a_truncated_file_is_named_with_the_cure(copy, name):
     file = copy / name
     file.write_bytes(file.read_bytes()[:-100])
@@ -81,6 +95,28 @@ def test_an_unknown_profile_names_what_was_meant(profile, near):
 
 def test_a_hub_profile_without_a_network_says_so():
     with pytest.raises(ConnectionError, match=r'needs the model .* models.load\("pocket"\)'):
+        models.load("sd15")
+
+
+@pytest.mark.parametrize("library", models.HTTP_LIBRARIES)
+def test_a_network_that_does_not_answer_is_told_alike(monkeypatch, library):
+    """The hub's client lets time-outs of its HTTP library through, and they are no OSErrors."""
+    timeout = type("ConnectTimeout", (Exception,), {"__module__": f"{library}._exceptions"})
+
+    def never(*_):
+        raise timeout("timed out")
+
+    monkeypatch.setattr(models, "_read", never)
+    with pytest.raises(ConnectionError, match="no folder here has that name.*timed out"):
+        models.load("runs/catt")
+
+
+def test_an_error_that_has_nothing_to_do_with_the_network_stays_what_it_is(monkeypatch):
+    def broken(*_):
+        raise KeyError("unet")
+
+    monkeypatch.setattr(models, "_read", broken)
+    with pytest.raises(KeyError, match="unet"):
         models.load("sd15")
 
 

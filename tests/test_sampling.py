@@ -17,7 +17,7 @@ def pipe():
 
 
 def draw(pipe, prompts, **options):
-    pictures = sampling.generate(pipe, prompts, num_inference_steps=4, progress=False, **options)
+    pictures = sampling.generate(pipe, prompts, **{"num_inference_steps": 4, "progress": False} | options)
     return np.stack([np.asarray(p) for p in pictures]).astype(int)
 
 
@@ -29,7 +29,9 @@ def test_same_seed_same_picture_and_another_seed_another(pipe):
 
 
 def test_a_number_stands_for_one_seed_after_the_other(pipe):
-    assert np.array_equal(draw(pipe, PROMPTS, seed=5), draw(pipe, PROMPTS, seed=[5, 6, 7]))
+    first = draw(pipe, PROMPTS, seed=5)
+    assert np.array_equal(first, draw(pipe, PROMPTS, seed=[5, 6, 7]))
+    assert np.array_equal(first, draw(pipe, PROMPTS, seed=np.int64(5)))
 
 
 @pytest.mark.parametrize(
@@ -52,6 +54,16 @@ def test_more_prompts_than_a_batch_come_back_in_order(pipe):
     many = PROMPTS * 6
     pictures = draw(pipe, many, seed=[1, 2, 3] * 6)
     assert len(many) > sampling.BATCH and np.abs(pictures[:3] - pictures[-3:]).max() <= 2
+
+
+def test_each_prompt_keeps_its_own_negative_prompt(pipe, monkeypatch):
+    """Also where the pictures are drawn in several batches."""
+    negatives = ["a red mug", "a person", "snow"]
+    together = draw(pipe, PROMPTS, seed=5, negative_prompt=negatives)
+    monkeypatch.setattr(sampling, "BATCH", 2)
+    assert np.abs(together - draw(pipe, PROMPTS, seed=5, negative_prompt=negatives)).max() <= 2
+    for_all = draw(pipe, PROMPTS, seed=5, negative_prompt="snow")
+    assert np.abs(together[2] - for_all[2]).max() <= 2 < np.abs(together[:2] - for_all[:2]).max()
 
 
 def test_given_latents_replace_the_seeds_noise(pipe):
@@ -112,6 +124,9 @@ def test_what_does_not_fit_is_named(pipe):
         (PROMPTS, {"seed": [1, 2]}, "one seed for each of the 3"),
         (PROMPTS, {"latents": torch.zeros(2, 4, 16, 16)}, "latents for 3 prompts"),
         (PROMPTS, {"control_images": [None] * 3}, "go together"),
+        (PROMPTS, {"negative_prompt": ["a hat"]}, "each of the 3 prompts, got 1"),
+        (PROMPTS, {"num_inference_steps": 0}, "whole number from 1 on, got 0"),
+        (PROMPTS, {"num_inference_steps": 2.5}, "whole number from 1 on, got 2.5"),
     ],
 )
 def test_bad_input(pipe, prompts, options, message):

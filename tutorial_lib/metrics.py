@@ -220,6 +220,8 @@ def segmentation_scores(labels, target) -> dict[str, float]:
     labels, target = _pair_of_arrays(3, "(h, w) or (n, h, w)", labels=labels, target=target)
     if not all(np.issubdtype(array.dtype, np.integer) for array in (labels, target)):
         raise ValueError(f"class indices are whole numbers, got {labels.dtype} and {target.dtype}.")
+    if min(labels.min(), target.min()) < 0:
+        raise ValueError("class indices are 0 or more, got a negative one: leave pixels without a class out.")
     n = int(max(labels.max(), target.max())) + 1
     confusion = np.bincount(target.ravel().astype(np.int64) * n + labels.ravel(), minlength=n * n).reshape(n, n)
     right, shown, said = np.diag(confusion), confusion.sum(axis=1), confusion.sum(axis=0)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tutorial_lib.pocket import files
 
+HTTP_LIBRARIES = ("httpx", "httpx2", "requests")  # the hub's client has used each; not all their errors are OSErrors
 PROFILES = {"sd15": ("stable-diffusion-v1-5/stable-diffusion-v1-5", "451f4fe16113bff5a5d2269ed5ad43b0592e9a14")}
 
 
@@ -26,15 +27,20 @@ def load(profile: str = "pocket", device=None, dtype=None):
     dtype = dtype or _default_dtype(profile, device)
     try:
         pipe = _read(place, revision)
-    except OSError as error:
-        if Path(place).is_dir():
+    except Exception as error:
+        if Path(place).is_dir() or not _of_the_network(error):
             raise
         raise ConnectionError(
-            f"profile {profile!r} needs the model {place} from its hub, and it could not be fetched ({error}). "
-            'Check the connection and the name, or stay offline with models.load("pocket").'
+            f"profile {profile!r} needs the model {place} from its hub, since no folder here has that name, and it "
+            f"could not be fetched ({error}). Check the name and the connection, or stay offline with "
+            'models.load("pocket").'
         ) from error
     with quiet():
         return pipe.to(device, dtype)
+
+
+def _of_the_network(error: Exception) -> bool:
+    return isinstance(error, OSError) or type(error).__module__.split(".")[0] in HTTP_LIBRARIES
 
 
 def _read(source: str, revision: str | None):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from numbers import Integral
 
 DEFAULT_GUIDANCE = 4.0
 DEFAULT_STEPS = 25
@@ -26,13 +27,15 @@ def generate(
     seed: a list of seeds, one a prompt, or a number s: picture i then has the seed s + i. A picture's noise
     depends on its own seed alone, not on the pictures around it. latents: (n, c, h, w) starting noise that
     replaces the seeds' own. controlnet, control_images: a diffusers ControlNetModel and one picture a prompt.
-    Further options go to the pipeline as they are (`guess_mode`, `controlnet_conditioning_scale`, `eta`).
+    Further options go to the pipeline as they are (`guess_mode`, `controlnet_conditioning_scale`, `eta`);
+    `negative_prompt` may be a list, one a prompt.
     Warns of words that the pocket model never saw and of prompts that are too long. Raises ValueError where
     the numbers of prompts, seeds, latents or control images differ.
     """
     prompts = [prompts] if isinstance(prompts, str) else list(prompts)
-    seeds = [seed + i for i in range(len(prompts))] if isinstance(seed, int) else list(seed)
-    _check(prompts, seeds, latents, controlnet, control_images)
+    seeds = [seed + i for i in range(len(prompts))] if isinstance(seed, Integral) else list(seed)
+    _check(prompts, seeds, num_inference_steps, latents, controlnet, control_images)
+    negatives = _one_each(options.pop("negative_prompt", None), len(prompts))
     warn_of_prompts(pipe.tokenizer, prompts)
     runner = pipe if controlnet is None else _with_control(pipe, controlnet)
     generators = _generators(seeds)
@@ -49,6 +52,7 @@ def generate(
             guidance_scale=guidance_scale,
             latents=latents[part].to(pipe.device, pipe.unet.dtype),
             generator=generators[part],
+            negative_prompt=negatives and negatives[part],
             **extra,
             **options,
         ).images
@@ -81,17 +85,29 @@ def _with_control(pipe, controlnet):
     return StableDiffusionControlNetPipeline(**parts, controlnet=controlnet, requires_safety_checker=False)
 
 
-def _check(prompts, seeds, latents, controlnet, control_images) -> None:
+def _check(prompts, seeds, steps, latents, controlnet, control_images) -> None:
     if not prompts or not all(isinstance(p, str) for p in prompts):
         raise ValueError(f"expected a prompt or a list of prompts, got {prompts!r}")
     if len(seeds) != len(prompts):
         raise ValueError(f"expected one seed for each of the {len(prompts)} prompts, got {len(seeds)}")
+    if not isinstance(steps, Integral) or steps < 1:
+        raise ValueError(f"num_inference_steps is a whole number from 1 on, got {steps!r}")
     if latents is not None and len(latents) != len(prompts):
         raise ValueError(f"expected latents for {len(prompts)} prompts, got {tuple(latents.shape)}")
     if (controlnet is None) != (control_images is None):
         raise ValueError("controlnet and control_images go together: give both or neither")
     if control_images is not None and len(control_images) != len(prompts):
         raise ValueError(f"expected {len(prompts)} control images, one a prompt, got {len(control_images)}")
+
+
+def _one_each(negative_prompt, count: int) -> list[str] | None:
+    """A negative prompt for each picture, where there is any: one for all, or a list."""
+    if negative_prompt is None:
+        return None
+    negatives = [negative_prompt] * count if isinstance(negative_prompt, str) else list(negative_prompt)
+    if len(negatives) != count:
+        raise ValueError(f"expected one negative prompt, or one for each of the {count} prompts, got {len(negatives)}")
+    return negatives
 
 
 def warn_of_prompts(tokenizer, prompts) -> None:

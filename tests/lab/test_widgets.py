@@ -47,6 +47,24 @@ def test_an_error_reaches_the_caller_and_the_reader_and_can_be_left_again():
     assert _pixel(panel.picture.value) == (20, 20, 20)
 
 
+def test_a_warning_is_seen_below_the_picture_as_often_as_it_comes(recwarn):
+    import warnings
+
+    def draw(level):
+        if level > 20:
+            warnings.warn("never saw <dragons>", stacklevel=2)
+        warnings.warn("nobody needs to act", DeprecationWarning, stacklevel=2)
+        return Image.new("RGB", (4, 4))
+
+    control = ipywidgets.IntSlider(value=10, min=0, max=255)
+    panel = widgets.Panel({"level": control}, draw, lambda level: f"level {level}")
+    for level in (30, 31):
+        control.value = level
+        assert panel.message.value == f"level {level}<br><b>Note:</b> never saw &lt;dragons&gt;"
+    control.value = 5
+    assert panel.message.value == "level 5" and not recwarn.list
+
+
 def test_a_panel_holds_the_live_widget_and_a_picture_for_pages_without_a_kernel():
     panel = _grey_panel()
     panel.controls["level"].value = 30

@@ -61,3 +61,28 @@ def test_takes_pil_arrays_and_tensors_alike(judge, drawn):
 def test_pictures_of_another_size_are_refused(judge):
     with pytest.raises(ValueError, match="64x64"):
         judge.read(np.zeros((2, 32, 32, 3), np.uint8))
+
+
+def test_pictures_in_other_numbers_are_refused_and_not_misread(judge, drawn):
+    _, pictures = drawn
+    with pytest.raises(ValueError, match="must be uint8, got float64"):
+        judge.read(pictures[:2] / 255)
+    with pytest.raises(ValueError, match="floats in .* got torch.uint8"):
+        judge.read(torch.from_numpy(pictures[:2]).permute(0, 3, 1, 2))
+
+
+def test_the_shipped_judge_is_the_one_that_was_made(tmp_path, monkeypatch):
+    """One changed byte keeps the file readable: only its hash tells."""
+    import shutil
+
+    from tutorial_lib.pocket import files
+    from tutorial_lib.pocket import judge as module
+
+    copy = shutil.copytree(files.POCKET, tmp_path / "pocket-sd")
+    monkeypatch.setattr(files, "POCKET", copy)
+    file = copy / "judge" / "model.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-3] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(ValueError, match=r"judge.*model.safetensors is damaged or changed"):
+        module.load()

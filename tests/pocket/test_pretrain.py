@@ -1,5 +1,7 @@
 """The machinery of pretraining, on small things: laws of Muon, resuming, the data's promises."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -170,9 +172,41 @@ def test_a_run_writes_its_files_and_refuses_to_overwrite(tmp_path):
 def test_a_resumed_run_goes_on_where_it_stood(tmp_path):
     train(_Line(), tmp_path / "line", minutes=0.01)
     first = torch.load(tmp_path / "line" / "checkpoint.pt", weights_only=True)
+    state = loop._State(_Line(), tmp_path / "line", 1.2, loop.NOTHING)
+    state.load()
+    again = torch.load(state.checkpoint, weights_only=True) | {"module": state.task.module.state_dict()}
+    again |= {name: getattr(state, name).state_dict() for name in ("ema", "muon", "adam")}
+    _assert_same(again, first)
     train(_Line(), tmp_path / "line", minutes=0.02, resume=True)
     second = torch.load(tmp_path / "line" / "checkpoint.pt", weights_only=True)
     assert second["steps"] > first["steps"] and second["spent"] >= 1.2 > first["spent"]
+
+
+def _assert_same(one, other):
+    """Nested dicts and lists of tensors and numbers that are equal."""
+    if isinstance(one, torch.Tensor):
+        assert torch.equal(one, other)
+    elif isinstance(one, dict):
+        assert one.keys() == other.keys()
+        for key in one:
+            _assert_same(one[key], other[key])
+    elif isinstance(one, list | tuple):
+        assert len(one) == len(other)
+        for a, b in zip(one, other, strict=True):
+            _assert_same(a, b)
+    else:
+        assert one == other
+
+
+def test_a_resumed_run_forgets_what_came_after_its_checkpoint_and_a_finished_one_adds_nothing(tmp_path, capsys):
+    train(_Line(), tmp_path / "line", minutes=0.01)
+    files = [tmp_path / "line" / name for name in ("curve.csv", "measured.csv")]
+    before = [file.read_text() for file in files]
+    for file in files:
+        file.write_text(file.read_text() + "999999,0.5,1.0\n88")
+    train(_Line(), tmp_path / "line", minutes=0.01, resume=True)
+    assert [file.read_text() for file in files] == before
+    assert "has had its 0.01 minutes" in capsys.readouterr().out
 
 
 def test_shipped_weights_train_on_with_their_record_behind_them(tmp_path):
@@ -183,21 +217,58 @@ def test_shipped_weights_train_on_with_their_record_behind_them(tmp_path):
     begun = run._restore_history(second, history)
     before = (second / "measured.csv").read_text()
     assert begun.steps > 0 and 0.02 <= begun.minutes < 0.03 and before == (first / "measured.csv").read_text()
-    train(_Line(), second, minutes=begun.minutes + 0.01, resume=True, begun=begun)
+    train(_Line(), second, minutes=0.01, resume=True, begun=begun)
     after = (second / "measured.csv").read_text()
     assert after.startswith(before) and float(run._last_row(second / "measured.csv")["minutes"]) > begun.minutes
     assert int(run._last_row(second / "measured.csv")["step"]) > begun.steps
+    checkpoint = torch.load(second / "checkpoint.pt", weights_only=True)
+    assert checkpoint["spent"] == pytest.approx(60 * (begun.minutes + 0.01), abs=0.3)
     with pytest.raises(FileNotFoundError, match="line"):
         run._restore_history(second, tmp_path / "empty")
 
 
 def test_new_optimisers_warm_up_and_the_rate_falls_from_where_the_run_stands(tmp_path):
-    state = loop._State(_Line(), tmp_path / "line", 600, Begun(4000, 5.0))
+    state = loop._State(_Line(), tmp_path / "line", 300, Begun(4000, 5.0))
     rates = []
     for state.steps in range(4000, 4000 + 2 * WARMUP_STEPS):
         rates.append(state._schedule())
     assert rates[0] == pytest.approx(1.15 * 0.5 / WARMUP_STEPS)
     assert rates[WARMUP_STEPS - 1 :] == pytest.approx([1.15 * 0.5] * (WARMUP_STEPS + 1))
+
+
+@pytest.fixture
+def parts(tmp_path, monkeypatch):
+    """`run.pretrain` without its trainings: what each part was asked to do."""
+    asked = []
+
+    def train(task, folder, minutes, resume, begun):
+        asked.append((folder.name, minutes, begun))
+
+    module = SimpleNamespace(export=lambda task: None, **dict.fromkeys(run.TASKS.values(), lambda cache: _Line()))
+    monkeypatch.setattr(run, "import_module", lambda name: module)
+    monkeypatch.setattr(run.loop, "train", train)
+    monkeypatch.setattr(run, "CHECKPOINTS", tmp_path / "checkpoints")
+    monkeypatch.setattr(run, "POCKET", tmp_path)
+    for name in ("_keep_history", "write_hashes"):
+        monkeypatch.setattr(run, name, lambda *_: None)
+    monkeypatch.setattr(run, "_from_shipped", lambda task, folder: Begun(3000, 140.0))
+    return asked
+
+
+def test_one_part_trains_on_from_the_shipped_weights_and_all_parts_begin_anew(parts):
+    """A new encoder beside the old UNet would be a broken model, with hashes that call it whole."""
+    run.pretrain("unet", 60, resume=True)
+    assert parts == [("unet", 60, Begun(3000, 140.0))]
+    parts.clear()
+    run.pretrain("all", resume=True)
+    assert parts == [(name, run.MINUTES[name], loop.NOTHING) for name in run.TASKS]
+
+
+@pytest.mark.parametrize("minutes", [0, -5])
+def test_a_training_takes_time(parts, minutes):
+    with pytest.raises(ValueError, match=f"more than 0, got {minutes}"):
+        run.pretrain("unet", minutes)
+    assert not parts
 
 
 def test_a_loss_that_is_not_a_number_stops_the_run(tmp_path):

@@ -8,8 +8,8 @@ PARTS = ("clip", "vae", "judge", "unet", "decoder", "all")
 def add(commands) -> None:
     parser = commands.add_parser("pretrain", help="train a part of the pocket model from nothing")
     parser.add_argument("part", choices=PARTS)
-    parser.add_argument("--minutes", type=float, help="computing time of the part; default: as the shipped model")
-    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint or the shipped weights")
+    parser.add_argument("--minutes", type=float, help="computing time; default: as the shipped model")
+    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint, or train one part on")
     parser.set_defaults(parser=parser, run=run, needs=())
 
 

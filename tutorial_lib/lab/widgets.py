@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import html
 import io
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -25,8 +26,9 @@ def _view(widget) -> dict:
 class Panel:
     """Controls above a picture that is drawn again whenever one of them changes.
 
-    `draw(**values)` returns a PIL image; `describe(**values)` says in words what it shows. An error in `draw`
-    is written below the picture and raised to whoever moved the control. `still`: what pages without a kernel show;
+    `draw(**values)` returns a PIL image; `describe(**values)` says in words what it shows. A warning in `draw` is
+    written below the picture, where it is seen: JupyterLab hides what a control prints. So is an error, and it is
+    raised to whoever moved the control. `still`: what pages without a kernel show;
     default the picture as it stands.
     """
 
@@ -52,11 +54,14 @@ class Panel:
         """Draws the picture for the controls as they stand."""
         self.message.value = "drawing ..."
         try:
-            self.picture.value = png(self._draw(**self.values))
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always", UserWarning)
+                self.picture.value = png(self._draw(**self.values))
         except Exception as error:
             self.message.value = f"<b>Could not draw this:</b> {html.escape(str(error))}"
             raise
-        self.message.value = html.escape(self._describe(**self.values))
+        told = [f"<b>Note:</b> {html.escape(str(w.message))}" for w in caught if w.category is UserWarning]
+        self.message.value = "<br>".join([html.escape(self._describe(**self.values)), *dict.fromkeys(told)])
 
     def _changed(self, change) -> None:
         self.update()

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 POCKET = Path(__file__).parents[2] / "data" / "pocket-sd"
-HASHES = "hashes.json"  # {path inside the model: sha256}, written when the model is made
+HASHES = "hashes.json"  # {path inside the model: sha256} of all other files, written when the model is made
 CURE = "get the file again (`git checkout -- data/pocket-sd`), or make the model anew (`make pretrain`)"
 
 
@@ -21,22 +21,35 @@ def weight_files(folder: Path) -> list[str]:
     return sorted(f.relative_to(folder).as_posix() for f in folder.rglob("*.safetensors"))
 
 
+def model_files(folder: Path) -> list[str]:
+    """Paths of all files that loading the model reads: weights, configurations, the tokenizer's words."""
+    kinds = (".safetensors", ".json", ".txt")
+    return sorted(f.relative_to(folder).as_posix() for f in folder.rglob("*") if f.suffix in kinds and f.name != HASHES)
+
+
 def write_hashes(folder: Path = POCKET) -> None:
-    hashes = {name: sha256(folder / name) for name in weight_files(folder)}
+    hashes = {name: sha256(folder / name) for name in model_files(folder)}
     (folder / HASHES).write_text(json.dumps(hashes, indent=2) + "\n")
 
 
 def check(folder: Path | None = None) -> None:
-    """Raises if a weight file is missing or is not, byte for byte, the one that the model was made with."""
+    """Raises if a file of the model is missing or is not, byte for byte, the one that it was made with."""
     folder = folder or POCKET
-    if not (folder / HASHES).exists():
-        raise FileNotFoundError(f"{folder / HASHES} is missing: {CURE}")
-    for name, expected in json.loads((folder / HASHES).read_text()).items():
+    for name, expected in _hashes(folder / HASHES).items():
         file = folder / name
         if not file.exists():
             raise FileNotFoundError(f"{file} is missing: {CURE}")
         if sha256(file) != expected:
             raise ValueError(f"{file} is damaged or changed (sha256 is not {expected[:12]}…): {CURE}")
+
+
+def _hashes(file: Path) -> dict[str, str]:
+    if not file.exists():
+        raise FileNotFoundError(f"{file} is missing: {CURE}")
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{file} is damaged ({error}): {CURE}") from error
 
 
 def load_weights(file: Path) -> dict:

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from tutorial_lib.pocket.files import POCKET, load_weights
+from tutorial_lib.pocket.files import POCKET, check, load_weights
 from tutorial_lib.pocket.scene import (
     ANIMALS,
     BACKGROUNDS,
@@ -172,11 +172,15 @@ class Judge:
 
 
 def to_pictures(images) -> torch.Tensor:
-    """PIL pictures, uint8 arrays or float tensors to float32 (n, 3, 64, 64) in [0, 1]."""
+    """PIL pictures, uint8 arrays or float tensors to float32 (n, 3, 64, 64) in [0, 1]. ValueError for all else."""
     if isinstance(images, torch.Tensor):
+        if not images.is_floating_point():
+            raise ValueError(f"a tensor of pictures holds floats in [0, 1], got {images.dtype}: give uint8 as an array")
         pictures = images.float().cpu()
     else:
         array = np.stack([np.asarray(i.convert("RGB") if hasattr(i, "convert") else i) for i in images])
+        if array.dtype != np.uint8:
+            raise ValueError(f"an array of pictures must be uint8, got {array.dtype}: give floats as a tensor")
         pictures = torch.from_numpy(array).permute(0, 3, 1, 2).float() / 255
     if pictures.ndim != 4 or pictures.shape[1:] != (3, SIDE, SIDE):
         raise ValueError(f"the judge reads RGB pictures of {SIDE}x{SIDE}, got a batch of shape {tuple(pictures.shape)}")
@@ -202,7 +206,9 @@ def _person(row: dict[str, str]) -> PersonReading:
 
 
 def load(folder: Path | str | None = None) -> Judge:
-    """The shipped judge, or the one in `folder`."""
+    """The shipped judge, or the one in `folder`. ValueError for a damaged file, FileNotFoundError for a missing one."""
+    if folder is None:
+        check()
     network = JudgeNetwork()
     network.load_state_dict(load_weights(Path(folder or POCKET / "judge") / "model.safetensors"))
     return Judge(network)

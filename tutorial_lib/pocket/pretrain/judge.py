@@ -186,7 +186,9 @@ def _points(scene: Scene) -> np.ndarray:
 
 def _kept(file: Path, make) -> np.ndarray:
     if not file.exists():
-        np.save(file, make())
+        partial = file.with_suffix(".partial.npy")
+        np.save(partial, make())
+        partial.replace(file)
     return np.load(file, mmap_mode="r")
 
 

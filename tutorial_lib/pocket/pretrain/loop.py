@@ -37,11 +37,11 @@ NOTHING = Begun(0, 0.0)
 
 
 def train(task, folder: Path, minutes: float, resume: bool = False, begun: Begun = NOTHING) -> None:
-    """Trains `task.module` for so many minutes of computing in all and leaves the averaged weights in it.
+    """Trains `task.module` for so many minutes of computing and leaves the averaged weights in it.
 
-    `folder` gets checkpoint.pt (written atomically), curve.csv, measured.csv and sheet pictures. With `resume`, the
-    minutes already spent count: a run that was killed goes on where its last checkpoint stood; one without a
-    checkpoint has `begun` behind it, with new optimisers.
+    `folder` gets checkpoint.pt (written atomically), curve.csv, measured.csv and sheet pictures. With `resume`, a run
+    that was killed goes on where its last checkpoint stood, and what it has spent of its minutes counts. `begun` is
+    what the weights of a new run have behind them; its minutes come on top of that.
     """
     folder.mkdir(parents=True, exist_ok=True)
     state = _State(task, folder, 60 * minutes, begun)
@@ -49,8 +49,18 @@ def train(task, folder: Path, minutes: float, resume: bool = False, begun: Begun
         state.load()
     elif state.checkpoint.exists():
         raise FileExistsError(f"{state.checkpoint} holds an earlier run: add --resume to go on, or delete it")
-    task.module.train()
-    bar = tqdm(total=round(60 * minutes), initial=round(state.spent), unit="s", desc=folder.name)
+    if state.spent < state.budget:
+        _work(state)
+    else:
+        print(f"{folder.name}: this run has had its {minutes:g} minutes; more --minutes go on with it")
+    state.ema.copy_to(task.module.parameters())
+    task.module.eval()
+
+
+def _work(state: _State) -> None:
+    """Step after step until the minutes are over."""
+    state.task.module.train()
+    bar = tqdm(total=round(state.budget), initial=round(state.spent), unit="s", desc=state.folder.name)
     while state.spent < state.budget:
         begun = time.perf_counter()
         figures = state.step()
@@ -62,24 +72,27 @@ def train(task, folder: Path, minutes: float, resume: bool = False, begun: Begun
             state.report()
     bar.close()
     state.report()
-    state.ema.copy_to(task.module.parameters())
-    task.module.eval()
 
 
 class _State:
     """The run: optimisers, average, clock and files."""
 
-    def __init__(self, task, folder: Path, budget: float, begun: Begun):
-        self.task, self.folder, self.budget = task, folder, budget
+    def __init__(self, task, folder: Path, seconds: float, begun: Begun):
+        self.task, self.folder, self.seconds = task, folder, seconds
         matrices, others = split_parameters(task.module)
         self.muon = Muon(matrices, lr=task.muon_lr)
         self.adam = torch.optim.AdamW(others, lr=task.adam_lr, betas=(0.9, 0.99), weight_decay=0.0)
         self.ema = EMAModel(task.module.parameters(), decay=0.998, use_ema_warmup=True, power=0.8)
-        self.steps, self.spent = begun.steps, 60 * begun.minutes
+        self.steps, self.spent, self.began_at = begun.steps, 60 * begun.minutes, 60 * begun.minutes
         self.warm_at = begun.steps + WARMUP_STEPS
         self.saved_at = self.logged_at = self.spent
         self.recent: list[dict] = []
         self.checkpoint = folder / "checkpoint.pt"
+
+    @property
+    def budget(self) -> float:
+        """The seconds at which the run ends, those behind its first weights included."""
+        return self.began_at + self.seconds
 
     def step(self) -> dict[str, float]:
         loss, figures = self.task.loss(self.steps)
@@ -150,6 +163,7 @@ class _State:
             "adam": self.adam.state_dict(),
             "steps": self.steps,
             "spent": self.spent,
+            "began_at": self.began_at,
             "warm_at": self.warm_at,
         }
         partial = self.checkpoint.with_suffix(".partial")
@@ -162,7 +176,20 @@ class _State:
         state = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
         self.task.module.load_state_dict(state["module"])
         self.ema.load_state_dict(state["ema"])
+        self.ema.to(next(self.task.module.parameters()).device)
         self.muon.load_state_dict(state["muon"])
         self.adam.load_state_dict(state["adam"])
-        self.steps, self.spent, self.warm_at = state["steps"], state["spent"], state["warm_at"]
+        self.steps, self.spent = state["steps"], state["spent"]
+        self.began_at, self.warm_at = state["began_at"], state["warm_at"]
         self.saved_at = self.logged_at = self.spent
+        for name in ("curve.csv", "measured.csv"):
+            self._forget_later_rows(self.folder / name)
+
+    def _forget_later_rows(self, file: Path) -> None:
+        """What a killed run wrote after its last checkpoint is made again."""
+        if file.exists():
+            with file.open(newline="") as stream:
+                head, *rows = csv.reader(stream)
+            with file.open("w", newline="") as stream:
+                kept = [row for row in rows if len(row) == len(head) and int(row[0]) <= self.steps]
+                csv.writer(stream, lineterminator="\n").writerows([head, *kept])

@@ -37,21 +37,26 @@ PIPELINE = {
 
 
 def pretrain(part: str, minutes: float | None = None, resume: bool = False) -> None:
-    """Trains one part, or all in order, and writes its final weights into the pocket model's folder.
+    """Trains one part, or all in order, for so many minutes, and writes its weights into the pocket model's folder.
 
-    With `resume` a run goes on from its last checkpoint; where there is none, from the shipped weights. The minutes
-    already spent count, so more than the shipped model took must be asked for.
+    With `resume` a run that was stopped goes on from its last checkpoint until it has had its minutes. Where there is
+    no checkpoint, one part alone trains on from the shipped weights, for so many minutes more; of all parts, each
+    begins anew, since the shipped weights of one do not fit a new one of another. ValueError for minutes below 0.
     """
+    if minutes is not None and minutes <= 0:
+        raise ValueError(f"--minutes must be more than 0, got {minutes:g}")
     for name in TASKS if part == "all" else [part]:
         module = import_module(f"tutorial_lib.pocket.pretrain.{name}")
         task = getattr(module, TASKS[name])(CHECKPOINTS / "cache" / data.fingerprint())
-        fresh = resume and not (CHECKPOINTS / name / "checkpoint.pt").exists()
-        begun = _from_shipped(task, CHECKPOINTS / name) if fresh else loop.NOTHING
-        loop.train(task, CHECKPOINTS / name, minutes or MINUTES[name], resume, begun)
+        trains_on = resume and part != "all" and not (CHECKPOINTS / name / "checkpoint.pt").exists()
+        begun = _from_shipped(task, CHECKPOINTS / name) if trains_on else loop.NOTHING
+        loop.train(task, CHECKPOINTS / name, MINUTES[name] if minutes is None else minutes, resume, begun)
         module.export(task)
         _keep_history(CHECKPOINTS / name, POCKET / "training")
         (POCKET / "model_index.json").write_text(json.dumps(PIPELINE, indent=2) + "\n")
         write_hashes()
+    if part in ("clip", "vae"):
+        print(f"{part}: the UNet was trained with the one before; train it next, by `pretrain unet`")
 
 
 def _from_shipped(task, run: Path) -> loop.Begun:

@@ -71,9 +71,11 @@ def standardise(vae: AutoencoderKL, pictures: np.ndarray) -> None:
 
     Diffusion then starts from the distribution that it ends in, with `scaling_factor` 1.
     """
-    moments = vae.encode(data.to_tensor(pictures) * 2 - 1).latent_dist
-    mean = moments.mean.mean((0, 2, 3))  # (4,)
-    std = (moments.mean.var((0, 2, 3)) + moments.var.mean((0, 2, 3))).sqrt()  # (4,)
+    chunks = np.array_split(pictures, -(-len(pictures) // 100))
+    found = [vae.encode(data.to_tensor(chunk) * 2 - 1).latent_dist for chunk in chunks]
+    means, variances = torch.cat([m.mean for m in found]), torch.cat([m.var for m in found])
+    mean = means.mean((0, 2, 3))  # (4,)
+    std = (means.var((0, 2, 3)) + variances.mean((0, 2, 3))).sqrt()  # (4,)
     into, out = vae.quant_conv, vae.post_quant_conv
     channels = len(mean)
     out.bias += out.weight[:, :, 0, 0] @ mean
