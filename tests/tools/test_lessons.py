@@ -7,6 +7,7 @@ import nbformat
 import pytest
 from build_lessons import Course, drift
 from lesson_format import imports, is_solution_with_lines_removed, read, solved, stub
+from lesson_notebooks import measured_of
 
 COURSE = Course(Path(__file__).parents[2])
 LESSONS = [read(master) for master in COURSE.masters()]
@@ -36,6 +37,12 @@ def test_notebooks_and_masters_agree():
 @pytest.mark.parametrize("lesson", LESSONS, ids=lambda lesson: lesson.number)
 def test_a_lesson_has_15_to_45_cells(lesson):
     assert 15 <= len([cell for cell in lesson.cells if "hint" not in cell.options]) <= 45
+
+
+@pytest.mark.parametrize("lesson", LESSONS, ids=lambda lesson: lesson.number)
+def test_a_lesson_fits_a_small_laptops_memory(lesson):
+    """As its last build measured it, on the machine that its header names."""
+    assert measured_of(nbformat.read(COURSE.solved(lesson.name), as_version=4)).peak_mb < 2000
 
 
 @pytest.mark.parametrize(("lesson", "cell"), EXERCISES)
