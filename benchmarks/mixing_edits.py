@@ -343,6 +343,8 @@ def main() -> None:
         parser.error("transferred weights are those that were optimised: name both methods")
 
     table = results.Table(options.out, Row, KEY, results.model_hash())
+    if other := {row.steps for row in table.rows()} - {STEPS}:
+        raise SystemExit(f"{options.out} holds rows of {other} steps, now {STEPS}: move it away, or give another --out")
     pipe, judge = models.load("pocket", device="cpu"), pocket_judge.load()
     seeds = plain_seeds(pipe, judge, options.pictures + 1)
     command = " ".join(["python benchmarks/mixing_edits.py", *sys.argv[1:]])
