@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from tutorial_lib.lab import compared_plots
-from tutorial_lib.lab.plots import COLOURS, Shown
+from tutorial_lib.lab.looks import COLOURS, METHODS, looks
+from tutorial_lib.lab.plots import Shown
 
 
 def coloured(shown, colour: str) -> int:
@@ -24,18 +25,19 @@ def test_every_method_has_its_mean_over_seeds():
     methods = {"ControlNet": [(steps, [0.2, 0.3, 0.8]), (steps, [0.2, 0.5, 0.6])], "OFT": [(steps, [0.2, 0.4, 0.5])]}
     shown = compared_plots.convergence(methods, "F1", 0.9)
     assert "ControlNet from 0.20 to 0.70; OFT from 0.20 to 0.50" in shown.alt
-    assert all(coloured(shown, colour) > 100 for colour in (COLOURS[0], COLOURS[3]))
+    assert all(coloured(shown, METHODS[method].colour) > 100 for method in methods)
 
 
 def test_a_method_looks_alike_in_all_figures():
-    steps, oft = [0, 50], COLOURS[3]
+    steps, oft = [0, 50], METHODS["OFT"].colour
     curve = [(steps, [0.2, 0.8])]
     alone = compared_plots.convergence({"OFT": curve}, "F1")
     third = compared_plots.convergence({"ControlNet": curve, "OFT twice": curve, "OFT": curve}, "F1")
     lines = compared_plots.by_seed({"F1": {"LoRA": [0.5], "OFT": [0.8]}}, {"F1": 0.3}, "no control")
     bars = compared_plots.preferred({"OFT": (4.5, 0.2), "LoRA": (1.5, 0.2)}, 5, "one person")
     assert all(coloured(shown, oft) > 80 for shown in (alone, third, lines, bars))
-    assert coloured(third, COLOURS[6]) > 80 and not coloured(alone, COLOURS[0])
+    assert coloured(third, looks(["ControlNet", "OFT twice", "OFT"])["OFT twice"].colour) > 20
+    assert not coloured(alone, METHODS["LoRA"].colour)
 
 
 def test_every_method_is_a_line_with_its_mean_and_the_floor():
@@ -43,7 +45,7 @@ def test_every_method_is_a_line_with_its_mean_and_the_floor():
     shown = compared_plots.by_seed(panels, {"F1": 0.3, "things": 0.1}, "no control")
     assert "F1: ControlNet 0.60, OFT 0.85, no control 0.30; " in shown.alt
     assert "things: ControlNet 0.20, OFT 0.40, no control 0.10" in shown.alt
-    assert all(coloured(shown, colour) > 80 for colour in (COLOURS[0], COLOURS[3]))
+    assert all(coloured(shown, METHODS[method].colour) > 80 for method in panels["F1"])
     with pytest.raises(KeyError):
         compared_plots.by_seed(panels, {"F1": 0.3}, "no control")
 
@@ -58,6 +60,6 @@ def test_more_pairs_and_the_floor():
 
 
 def test_longer_bars_are_better_and_a_spread_may_be_missing():
-    shown = compared_plots.preferred({"ControlNet": (4.5, math.nan), "Gaussian": (1.5, 0.2)}, 5, "one person")
-    assert "ControlNet 4.50, Gaussian 1.50" in shown.alt and "one person" in shown.alt
-    assert coloured(shown, COLOURS[0]) > 3 * coloured(shown, COLOURS[1]) > 300
+    shown = compared_plots.preferred({"LoRA": (4.5, math.nan), "OFT": (1.5, 0.2)}, 5, "one person")
+    assert "LoRA 4.50, OFT 1.50" in shown.alt and "one person" in shown.alt
+    assert coloured(shown, METHODS["LoRA"].colour) > 3 * coloured(shown, METHODS["OFT"].colour) > 300

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from tutorial_lib.lab.plots import COLOURS, LINES, Shown, finish, subplots
-
-MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-METHODS = ("ControlNet", "Gaussian", "ControlNet-lite", "OFT", "COFT", "LoRA")  # each looks alike in all figures
+from tutorial_lib.lab.looks import COLOURS, MARKS, looks
+from tutorial_lib.lab.plots import Shown, finish, subplots
 
 Curve = tuple[Sequence[float], Sequence[float]]  # steps, scores
 
@@ -18,7 +16,7 @@ def convergence(methods: Mapping[str, Sequence[Curve]], y_label: str, ceiling: f
     """Scores over the steps: {method: one curve a seed}. Thin lines are the seeds, the thick one is their mean."""
     figure, axes = subplots(1, 1, width=8, height=3.6)
     place, told = axes[0, 0], []
-    for method, (colour, line, _) in _looks(methods).items():
+    for method, (colour, _, line) in looks(methods).items():
         curves, style = methods[method], {"color": colour, "linestyle": line}
         for steps, scores in curves:
             place.plot(steps, scores, linewidth=0.7, alpha=0.5, **style)
@@ -53,16 +51,9 @@ def by_seed(panels: Mapping[str, Mapping[str, Sequence[float]]], floors: Mapping
     return finish(figure, f"A small mark is a seed, a large one the mean over seeds. {'; '.join(told)}")
 
 
-def _looks(methods: Iterable[str]) -> dict[str, tuple[str, str, str]]:
-    """Colour, line and mark of each method: its own, and what is left over for names that are none of METHODS."""
-    others = [method for method in methods if method not in METHODS]
-    numbers = {method: k for k, method in enumerate((*METHODS, *others))}
-    return {m: tuple(looks[numbers[m] % len(looks)] for looks in (COLOURS, LINES, MARKERS)) for m in methods}
-
-
 def _draw_seeds(place, panel: Mapping[str, Sequence[float]]) -> None:
-    for row, (method, (colour, _, marker)) in enumerate(_looks(panel).items()):
-        scores, style = panel[method], {"color": colour, "marker": marker, "linestyle": "none"}
+    for row, (method, (colour, mark, _)) in enumerate(looks(panel).items()):
+        scores, style = panel[method], {"color": colour, "marker": mark, "linestyle": "none"}
         place.plot(scores, [row] * len(scores), markersize=4, alpha=0.5, **style)
         place.plot(np.mean(scores), row, markersize=9, **style)
     place.set_ylim(row + 0.5, -0.5)
@@ -76,7 +67,7 @@ def sizes(panels: Mapping[str, Mapping[float, Sequence[float]]], floors: Mapping
         means = [np.mean(scores) for scores in points.values()]
         place.plot(list(points), means, "-", color=COLOURS[k], linewidth=2)
         for pairs, scores in points.items():
-            place.plot([pairs] * len(scores), scores, MARKERS[k], color=COLOURS[k], markersize=6, alpha=0.7)
+            place.plot([pairs] * len(scores), scores, MARKS[k], color=COLOURS[k], markersize=6, alpha=0.7)
         place.axhline(floors[title], color="0.4", linestyle=":", linewidth=1)
         place.annotate("before training", (min(points), floors[title]), (0, 3), textcoords="offset points", fontsize=8)
         place.set(xscale="log", xlabel="pairs to learn from", title=title)
@@ -91,7 +82,7 @@ def preferred(averages: Mapping[str, tuple[float, float]], best: int, who: str) 
     place = axes[0, 0]
     means, spreads = zip(*averages.values())
     errors = None if np.isnan(spreads).any() else spreads  # one person has no spread
-    colours = [colour for colour, _, _ in _looks(averages).values()]
+    colours = [look.colour for look in looks(averages).values()]
     place.barh(range(len(averages)), means, xerr=errors, color=colours, capsize=3)
     place.set_yticks(range(len(averages)), list(averages))
     place.set(xlim=(1, best), xlabel=f"average ranking by {who}: {best} is best")

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from tutorial_lib.lab.plots import COLOURS, Shown, finish, subplots
+from tutorial_lib.lab.looks import COLOURS, looks
+from tutorial_lib.lab.plots import Shown, finish, subplots
 
-MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 JITTER = 0.32  # of the distance between two groups
 
 
@@ -43,15 +43,16 @@ def plane(methods: Mapping[str, tuple], x_label: str, y_label: str, alt: str) ->
     """Methods as points with bars: name -> ((x mean, x spread), (y mean, y spread)); marker and colour both differ."""
     figure, axes = subplots(1, 1, width=8, height=4.2)
     axis = axes[0, 0]
-    for k, (name, ((x, dx), (y, dy))) in enumerate(methods.items()):
+    for name, look in looks(methods).items():
+        (x, dx), (y, dy) = methods[name]
         axis.errorbar(
             x,
             y,
             xerr=dx,
             yerr=dy,
             label=name,
-            color=COLOURS[k % len(COLOURS)],
-            marker=MARKERS[k % len(MARKERS)],
+            color=look.colour,
+            marker=look.mark,
             markersize=8,
             capsize=3,
             linestyle="none",

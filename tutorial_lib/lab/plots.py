@@ -14,9 +14,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-# Okabe and Ito's palette, darkest first: told apart by all common kinds of colour vision, and in grey print.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-LINES = ("-", "--", "-.", ":")
+from tutorial_lib.lab.looks import COLOURS, LINES, looks  # noqa: F401 - LINES for lessons
+
 DPI = 100
 STYLE = {"font.size": 10, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.3}
 MARGIN, GAP, BEFORE = 6, 4, 6  # pixels: around the grid, between its tiles, between the words of a row and the row
@@ -65,9 +64,9 @@ def finish(figure, alt: str) -> Shown:
 
 
 def draw_curves(axes, series: Mapping[str, tuple], x_label: str, y_label: str, log: bool = False) -> None:
-    """Draws named (x, y) series on axes; colour and line style differ together."""
-    for i, (name, (x, y)) in enumerate(series.items()):
-        axes.plot(x, y, label=name, color=COLOURS[i % len(COLOURS)], linestyle=LINES[i % len(LINES)])
+    """Draws named (x, y) series on axes; colour and line style differ together, and are a method's own."""
+    for name, look in looks(series).items():
+        axes.plot(*series[name], label=name, color=look.colour, linestyle=look.line)
     axes.set_xlabel(x_label)
     axes.set_ylabel(y_label)
     if log:

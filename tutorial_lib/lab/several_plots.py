@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from tutorial_lib.lab.plots import COLOURS, Shown, draw_heatmap, finish, subplots
-
-MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+from tutorial_lib.lab.looks import COLOURS, MARKS, looks
+from tutorial_lib.lab.plots import Shown, draw_heatmap, finish, subplots
 
 
 def least_change(G, w0, c, v: float, points: Mapping[str, Sequence[float]], alt: str) -> Shown:
@@ -30,7 +29,7 @@ def least_change(G, w0, c, v: float, points: Mapping[str, Sequence[float]], alt:
         gradient = G @ np.subtract(point, w0)
         tip = point + 0.35 * reach * gradient / np.linalg.norm(gradient)
         axis.annotate("", tip, point, arrowprops={"arrowstyle": "->", "color": COLOURS[k], "linewidth": 2})
-        axis.plot(*point, marker=MARKERS[k], markersize=9, color=COLOURS[k], linestyle="none", label=name)
+        axis.plot(*point, marker=MARKS[k], markersize=9, color=COLOURS[k], linestyle="none", label=name)
     axis.set(xlim=w0[0] + np.array([-1, 1]) * reach, ylim=w0[1] + np.array([-1, 1]) * reach, aspect="equal")
     axis.set_xlabel("first number of W")
     axis.set_ylabel("second number of W")
@@ -54,10 +53,9 @@ def methods(panels: Mapping[str, Mapping[str, tuple[float, float]]], alt: str) -
     names = list(next(iter(panels.values())))
     figure, axes = subplots(1, len(panels), width=1.2 + 2.3 * len(panels), height=1.0 + 0.42 * len(names))
     for k, (axis, (title, panel)) in enumerate(zip(axes[0], panels.items(), strict=True)):
-        for row, name in enumerate(names):
+        for row, (name, look) in enumerate(looks(names).items()):
             mean, spread = panel[name]
-            colour, marker = COLOURS[row % len(COLOURS)], MARKERS[row % len(MARKERS)]
-            axis.errorbar(mean, row, xerr=spread, color=colour, marker=marker, markersize=7, capsize=3)
+            axis.errorbar(mean, row, xerr=spread, color=look.colour, marker=look.mark, markersize=7, capsize=3)
         axis.set_yticks(range(len(names)), names if k == 0 else [""] * len(names))
         axis.set(xlim=(-0.04, 1.04), ylim=(len(names) - 0.5, -0.5))
         axis.set_title(title, fontsize=10)

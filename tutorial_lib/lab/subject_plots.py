@@ -1,7 +1,4 @@
-"""Figures of lesson 05: the search, curves over steps, the frontier, and a run's weights while it trains.
-
-Every method has one colour, one marker and one line in all of them.
-"""
+"""Figures of lesson 05: the search, curves over steps, the frontier, and a run's weights while it trains."""
 
 from __future__ import annotations
 
@@ -9,17 +6,11 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from tutorial_lib.lab.plots import COLOURS, Shown, finish, subplots
+from tutorial_lib.lab.looks import looks
+from tutorial_lib.lab.plots import Shown, finish, subplots
 from tutorial_lib.lab.subject_runs import BASE, METHODS, average, kept
 
-LOOKS = {  # method: colour, marker, line
-    BASE: ("0.4", "*", "-"),
-    "full": (COLOURS[1], "s", "--"),
-    "LoRA": (COLOURS[4], "^", "-."),
-    "OFT": (COLOURS[0], "o", "-"),
-    "COFT": (COLOURS[5], "D", ":"),
-    "re-scaled OFT": (COLOURS[2], "v", (0, (5, 1, 1, 1))),
-}
+LOOKS = looks((BASE, *METHODS))
 SMALL = 1e-9  # where the axis of energy changes ends: float32 weights hold no less
 
 
