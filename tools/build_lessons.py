@@ -222,7 +222,11 @@ def _build_all(course: Course, numbers: list[str]) -> int:
         print(f"{master.stem} ...", flush=True)
         measured = build(course, master)
         print(f"{master.stem}: {measured.seconds:.0f} s, {measured.peak_mb:.0f} MB")
-    claims.write(course.root)
+    try:
+        claims.write(course.root)
+    except claims.ClaimError as error:
+        print(f"{error}\nThe notebooks are written, CLAIMS.md is not.", file=sys.stderr)
+        return 1
     return 0
 
 

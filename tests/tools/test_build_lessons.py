@@ -1,3 +1,4 @@
+import claims
 import nbformat
 import pytest
 from build_lessons import build, drift, main
@@ -174,6 +175,18 @@ def test_a_failing_build_leaves_the_notebooks_untouched(course, capsys, old, new
     assert message in printed and "Nothing of this lesson was written." in printed
     assert [file.read_bytes() for file in files] == before
     assert sorted(path.name for path in (course.root / "notebooks").iterdir()) == ["07_small.ipynb", "solutions"]
+
+
+def test_a_page_of_claims_that_cannot_be_made_does_not_hide_that_the_notebooks_were(course, capsys, monkeypatch):
+    def missing(root):
+        raise claims.ClaimError("results/gone.csv does not exist")
+
+    monkeypatch.setattr(claims, "write", missing)
+    _edit(course, "That is all.", "That is all, so far.")
+    assert main(["07"], course.root) == 1
+    printed = capsys.readouterr().err
+    assert "results/gone.csv" in printed and "The notebooks are written, CLAIMS.md is not." in printed
+    assert any("so far" in cell.source for cell in _notebooks(course)[1].cells)
 
 
 def test_an_unknown_lesson_is_named(course, capsys):
