@@ -5,9 +5,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from diffusers import AutoencoderKL
 
+from tutorial_lib import metrics
 from tutorial_lib.pocket import world
-from tutorial_lib.pocket.pretrain import data, latents, loop, run
+from tutorial_lib.pocket.files import POCKET
+from tutorial_lib.pocket.pretrain import data, judge, latents, loop, run
 from tutorial_lib.pocket.pretrain.judge import answers, contrast, identity_views, unseen_pairs
 from tutorial_lib.pocket.pretrain.loop import WARMUP_STEPS, Begun, train
 from tutorial_lib.pocket.pretrain.muon import Muon, orthogonalise, split_parameters
@@ -102,6 +105,21 @@ def test_standardise_keeps_the_pictures_and_whitens_the_latents():
     torch.testing.assert_close(latents.mean.mean((0, 2, 3)), torch.zeros(4), atol=1e-4, rtol=0)
     torch.testing.assert_close(total, torch.ones(4), atol=1e-3, rtol=0)
     assert (latents.logvar < log_variance + 1e-3).all()  # scaled down with the signal, by at least its spread
+
+
+def test_the_judge_learns_from_pictures_as_they_come_back_from_the_vae():
+    vae = AutoencoderKL.from_pretrained(POCKET / "vae").float()
+    drawn = world.draw_many(data.held_out_scenes(3), progress=False)
+    back = judge.back_from_vae(vae, drawn)
+    assert back.shape == drawn.shape and back.dtype == np.uint8
+    assert 26 < metrics.psnr(back, drawn) < 50
+
+    task = judge.JudgeTask.__new__(judge.JudgeTask)
+    task.drawn, task.back = {"pictures": drawn, "unseen": drawn[:1]}, {"pictures": back[:2], "unseen": back[:1]}
+    shown = task._plain(np.array([0] * 40 + [2] * 40 + [judge.PLAIN] * 40), np.random.default_rng(0))
+    came_back = [np.array_equal(picture, back[0]) for picture in shown[:40]]
+    assert 10 < sum(came_back) < 30 and all(np.array_equal(picture, drawn[2]) for picture in shown[40:80])
+    assert 10 < sum(np.array_equal(picture, back[0]) for picture in shown[80:]) < 30
 
 
 def test_the_judge_alone_learns_from_pairs_that_the_others_never_see():

@@ -1,4 +1,7 @@
-"""Trains the judge: answers, segmentation and landmarks from the world's truth, identities from decorations."""
+"""Trains the judge: answers, segmentation and landmarks from the world's truth, identities from decorations.
+
+The pictures that it will have to read came out of the VAE. So some of those that it learns from went through it.
+"""
 
 from __future__ import annotations
 
@@ -7,17 +10,20 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from diffusers import AutoencoderKL
 from safetensors.torch import save_file
 from torch.nn import functional as F
+from tqdm import tqdm
 
 from tutorial_lib.pocket import world
-from tutorial_lib.pocket.files import POCKET
+from tutorial_lib.pocket.files import POCKET, sha256
 from tutorial_lib.pocket.judge import NOTHING, QUESTIONS, JudgeNetwork, split_answers
 from tutorial_lib.pocket.pretrain import data
 from tutorial_lib.pocket.scene import ANIMALS, EXTRAS, WEARABLES, Person, Scene, sample_scene
 
 UNASKED = -1  # the answer where a question makes no sense; it costs nothing
 PLAIN, UNSEEN, MAPPED, IDENTITIES, ALIKE = 30_000, 10_000, 8_000, 6_000, 4
+GO_THROUGH_VAE = {"pictures": MAPPED, "unseen": 4_000, "second views": IDENTITIES}
 TEMPERATURE = 0.1
 FIRST_IDENTITY = 2_000_000
 FIRST_UNSEEN = 3_000_000
@@ -91,6 +97,17 @@ def blurred(pictures: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
     return ((pictures + share * (soft - pictures)) * light + noise).clamp(0, 1)
 
 
+@torch.no_grad()
+def back_from_vae(vae: AutoencoderKL, pictures: np.ndarray) -> np.ndarray:
+    """(n, 64, 64, 3) uint8: the pictures, of the same shape and type, as they come back from the VAE."""
+    parts = []
+    for chunk in tqdm(np.array_split(pictures, max(1, len(pictures) // 64)), desc="through the VAE", unit="batch"):
+        with data.autocast():
+            back = vae.decode(vae.encode(data.to_tensor(chunk) * 2 - 1).latent_dist.mode()).sample
+        parts.append(((back.float() / 2 + 0.5).clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy())
+    return np.concatenate(parts)
+
+
 class JudgeTask:
     """Cross-entropy of all questions and of the map, squared error of landmarks, InfoNCE between two views."""
 
@@ -101,8 +118,6 @@ class JudgeTask:
         torch.manual_seed(data.SEED)
         self.module = JudgeNetwork().to(data.DEVICE)
         unseen = unseen_pairs(UNSEEN)
-        self.pictures = data.pictures(cache)
-        self.unseen = _kept(cache / "unseen.npy", lambda: world.draw_many(unseen))
         scenes = data.training_scenes(PLAIN) + unseen
         self.answers = torch.tensor([answers(s) for s in scenes])
         self.maps = _kept(cache / "maps.npy", lambda: np.stack([world.segmentation(s) for s in scenes[:MAPPED]]))
@@ -110,7 +125,20 @@ class JudgeTask:
         views = [view for i in range(IDENTITIES) for view in identity_views(i)]
         self.view_answers = torch.tensor([answers(s) for s in views])
         self.views = _kept(cache / "views.npy", lambda: world.draw_many(views))
+        self.drawn = {
+            "pictures": data.pictures(cache),
+            "unseen": _kept(cache / "unseen.npy", lambda: world.draw_many(unseen)),
+            "second views": self.views[1::2],
+        }
+        self._send_through_vae(cache)
         self._hold_out()
+
+    def _send_through_vae(self, cache: Path):
+        vae = AutoencoderKL.from_pretrained(POCKET / "vae").float().to(data.DEVICE)
+        self.back, made_with = {}, sha256(POCKET / "vae" / "diffusion_pytorch_model.safetensors")[:8]
+        for name, count in GO_THROUGH_VAE.items():
+            file = cache / f"{name.replace(' ', '_')}_back_{made_with}.npy"
+            self.back[name] = _kept(file, lambda drawn=self.drawn[name][:count]: back_from_vae(vae, drawn))
 
     def _hold_out(self):
         scenes = data.held_out_scenes(250) + data.held_out_scenes(250, held_out=True)
@@ -126,7 +154,7 @@ class JudgeTask:
         four = rng.choice(IDENTITIES // ALIKE, self.identities // ALIKE, replace=False)
         identity = (ALIKE * four[:, None] + np.arange(ALIKE)).reshape(-1)  # (identities,)
         view = (2 * identity[:, None] + np.arange(2)).reshape(-1)  # (2 · identities,)
-        pictures = np.concatenate([self._plain(plain), self.views[view]])
+        pictures = np.concatenate([self._plain(plain, rng), self._views(identity, rng)])
         with data.autocast():
             out = self.module(blurred(data.to_tensor(pictures), rng), self.mapped)
         out = {name: value.float().cpu() for name, value in out.items()}  # the losses are small: on the CPU
@@ -139,9 +167,19 @@ class JudgeTask:
         parts = {"answers": asked, "map": mapped, "points": marked, "identity": told}
         return asked + mapped + 20 * marked + 0.3 * told, {k: v.item() for k, v in parts.items()}
 
-    def _plain(self, picked: np.ndarray) -> np.ndarray:
+    def _plain(self, picked: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """The pictures of the training set, then those of the pairs that the other parts never see."""
-        return np.stack([self.pictures[k] if k < PLAIN else self.unseen[k - PLAIN] for k in picked])
+        places = (("pictures", k) if k < PLAIN else ("unseen", k - PLAIN) for k in picked)
+        return np.stack([self._shown(name, k, rng) for name, k in places])
+
+    def _views(self, identity: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """The two views of each identity, one behind the other."""
+        return np.stack([view for i in identity for view in (self.views[2 * i], self._shown("second views", i, rng))])
+
+    def _shown(self, name: str, k: int, rng: np.random.Generator) -> np.ndarray:
+        """The picture as it was drawn or, every second time, as it came back from the VAE where it went through it."""
+        back = self.back[name]
+        return back[k] if k < len(back) and rng.random() < 0.5 else self.drawn[name][k]
 
     @staticmethod
     def _answers_loss(logits: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
