@@ -24,7 +24,7 @@ from tutorial_lib.pocket.subjects import FOLDER, SUBJECTS
 
 NAN = float("nan")
 # Of 80 drawings of each subject beside another one the person and the ball always reach it, the cat 95 times in 100;
-# of 200 drawings of other pairs at most 4 in 100 do.
+# of 200 drawings of other pairs at most 4 in 100 do (benchmarks/recognised.py).
 RECOGNISED = 0.4
 WINDOW, LOWEST = 36, 26  # pixels: side of what is cut out, and its upper edge
 ENOUGH = 0.02  # of the picture, for a thing in the segmentation map
