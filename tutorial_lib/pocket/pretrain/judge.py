@@ -22,8 +22,8 @@ from tutorial_lib.pocket.pretrain import data
 from tutorial_lib.pocket.scene import ANIMALS, EXTRAS, WEARABLES, Person, Scene, sample_scene
 
 UNASKED = -1  # the answer where a question makes no sense; it costs nothing
-PLAIN, UNSEEN, MAPPED, IDENTITIES, ALIKE = 30_000, 10_000, 8_000, 6_000, 4
-GO_THROUGH_VAE = {"pictures": MAPPED, "unseen": 4_000, "second views": IDENTITIES}
+PLAIN, UNSEEN, MAPPED, IDENTITIES, ALIKE = 30_000, 10_000, 8_000, 16_000, 4
+GO_THROUGH_VAE = {"pictures": MAPPED, "unseen": 4_000, "second views": 6_000}
 TEMPERATURE = 0.1
 FIRST_IDENTITY = 2_000_000
 FIRST_UNSEEN = 3_000_000
@@ -124,7 +124,7 @@ class JudgeTask:
         self.points = torch.tensor(np.stack([_points(s) for s in scenes]))
         views = [view for i in range(IDENTITIES) for view in identity_views(i)]
         self.view_answers = torch.tensor([answers(s) for s in views])
-        self.views = _kept(cache / "views.npy", lambda: world.draw_many(views))
+        self.views = _kept(cache / f"views_{IDENTITIES}.npy", lambda: world.draw_many(views))
         self.drawn = {
             "pictures": data.pictures(cache),
             "unseen": _kept(cache / "unseen.npy", lambda: world.draw_many(unseen)),
