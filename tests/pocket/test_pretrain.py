@@ -121,6 +121,12 @@ def test_the_judge_learns_from_pictures_as_they_come_back_from_the_vae():
     assert 10 < sum(came_back) < 30 and all(np.array_equal(picture, drawn[2]) for picture in shown[40:80])
     assert 10 < sum(np.array_equal(picture, back[0]) for picture in shown[80:]) < 30
 
+    task.views, task.drawn["second views"], task.back["second views"] = drawn[[0, 1, 2, 0]], drawn[[1, 0]], back[1:2]
+    views = task._views(np.array([0, 1] * 20), np.random.default_rng(0))
+    assert all(np.array_equal(views[k], drawn[0 if k % 4 == 0 else 2]) for k in range(0, 80, 2))
+    assert all(np.array_equal(picture, drawn[0]) for picture in views[3::4])  # did not go through it
+    assert 5 < sum(np.array_equal(picture, back[1]) for picture in views[1::4]) < 15
+
 
 def test_the_judge_alone_learns_from_pairs_that_the_others_never_see():
     scenes = unseen_pairs(40)

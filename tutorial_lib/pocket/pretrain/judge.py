@@ -135,9 +135,10 @@ class JudgeTask:
 
     def _send_through_vae(self, cache: Path):
         vae = AutoencoderKL.from_pretrained(POCKET / "vae").float().to(data.DEVICE)
-        self.back, made_with = {}, sha256(POCKET / "vae" / "diffusion_pytorch_model.safetensors")[:8]
+        made_with = sha256(POCKET / "vae" / "diffusion_pytorch_model.safetensors")[:8]
+        self.back = {}
         for name, count in GO_THROUGH_VAE.items():
-            file = cache / f"{name.replace(' ', '_')}_back_{made_with}.npy"
+            file = cache / f"{name.replace(' ', '_')}_{count}_back_{made_with}.npy"
             self.back[name] = _kept(file, lambda drawn=self.drawn[name][:count]: back_from_vae(vae, drawn))
 
     def _hold_out(self):
