@@ -39,6 +39,16 @@ def test_the_benchmark_knows_what_is_missing_and_which_weights_were_learned(edit
     assert edits.learned_weights(table, "new prompt", "hat", 9) is None
 
 
+def test_rows_of_another_number_of_steps_are_refused(edits, monkeypatch, tmp_path):
+    file = tmp_path / "edits.csv"
+    results.Table(file, edits.Row, edits.KEY, results.model_hash()).add(
+        a_row(edits, 1, model=results.model_hash(), steps=edits.STEPS + 1)
+    )
+    monkeypatch.setattr("sys.argv", ["mixing_edits.py", "--out", str(file)])
+    with pytest.raises(SystemExit, match=f"rows of .*{edits.STEPS + 1}.* steps, now {edits.STEPS}: move it away"):
+        edits.main()
+
+
 def reading(extras=(), shirt="blue", background="beach", kind="person"):
     person = PersonReading("tan", "brown", "long", shirt, tuple(extras)) if kind == "person" else None
     return Reading("photo", background, (ThingReading(kind, None),), person)

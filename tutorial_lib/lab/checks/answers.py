@@ -28,16 +28,13 @@ def tensor(given, shape: tuple[int, ...], shapes: dict[tuple[int, ...], str] | N
     return given.detach().float()
 
 
-def compare(
-    given: torch.Tensor,
-    right: torch.Tensor,
-    known: Mapping[str, torch.Tensor],
-    otherwise: str = "The shape is right, the numbers are not.",
-) -> None:
-    """Mistake unless the answer is right: in the words of the known mistake that leads to it, if there is one."""
+def compare(given: torch.Tensor, right: torch.Tensor, known: Mapping[str, torch.Tensor], otherwise: str = "") -> None:
+    """Mistake unless the answer, of the right shape, is right: in the words of the known mistake that leads to it."""
+    right = right.to(given.dtype)
     if torch.allclose(given, right, rtol=1e-4, atol=1e-5):
         return
     for message, wrong in known.items():
-        if wrong.shape == given.shape and torch.allclose(given, wrong, rtol=1e-4, atol=1e-5):
+        if wrong.shape == given.shape and torch.allclose(given, wrong.to(given.dtype), rtol=1e-4, atol=1e-5):
             raise Mistake(message)
-    raise Mistake(f"{otherwise} They differ by up to {(given - right).abs().max().item():.3g}.")
+    difference = (given - right).abs().max().item()
+    raise Mistake(f"{otherwise or 'The shape is right, the numbers are not.'} They differ by up to {difference:.3g}.")

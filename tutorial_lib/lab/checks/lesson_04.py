@@ -6,49 +6,17 @@ import torch
 
 from tutorial_lib import orthogonal
 from tutorial_lib.lab.checks import Mistake, check
+from tutorial_lib.lab.checks.answers import compare, randn, tensor
 from tutorial_lib.rotated import rotate
 
 
-def _random(*shape: int, seed: int = 0) -> torch.Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-
-
 def _skew(blocks: int, size: int, seed: int = 0) -> torch.Tensor:
-    U = _random(blocks, size, size, seed=seed)
+    U = randn(blocks, size, size, seed=seed)
     return (U - U.mT) / 2
 
 
 def _eye(like: torch.Tensor) -> torch.Tensor:
     return torch.eye(like.shape[-1], dtype=like.dtype)
-
-
-def _tensor(given, shape: tuple, shapes: dict[tuple, str] | None = None) -> torch.Tensor:
-    """What the student returned, as a float64 tensor of the right shape; `shapes`: what to say of known wrong ones."""
-    if given is None:
-        raise Mistake("Your function returned nothing. Its last line should be `return ...`.")
-    try:
-        given = torch.as_tensor(given).detach().double()
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise Mistake(f"Expected a tensor of shape {tuple(shape)}, got {type(given).__name__}.") from error
-    if given.shape != tuple(shape):
-        told = (shapes or {}).get(tuple(given.shape), "")
-        raise Mistake(f"Expected the shape {tuple(shape)}, got {tuple(given.shape)}. {told}".strip())
-    return given
-
-
-def _same(a, b) -> bool:
-    return torch.allclose(a.double(), b.double(), rtol=1e-4, atol=1e-5)
-
-
-def _compare(given: torch.Tensor, right: torch.Tensor, known: dict[str, torch.Tensor], otherwise: str = "") -> None:
-    """Mistake unless the answer is right: in the words of the known mistake that leads to it, if there is one."""
-    if _same(given, right):
-        return
-    for message, wrong in known.items():
-        if wrong.shape == given.shape and _same(given, wrong):
-            raise Mistake(message)
-    difference = (given - right).abs().max().item()
-    raise Mistake(otherwise or f"The shape is right, the numbers are not: they differ by up to {difference:.3g}.")
 
 
 # ------------------------------------------------------------------ skew
@@ -59,11 +27,11 @@ def skew(answer):
     """The numbers stand above the diagonal, row by row, their negatives mirrored below it, and zeros on it."""
     for size in (2, 4, 5):
         vector = torch.arange(1.0, size * (size - 1) // 2 + 1)
-        given = _tensor(answer(vector, size), (size, size))
+        given = tensor(answer(vector, size), (size, size))
         U = torch.zeros(size, size)
         row, column = torch.triu_indices(size, size, 1)
         U[row, column] = vector
-        _compare(given, U - U.T, _wrong_skews(U, vector, size), _not_skew(given))
+        compare(given, U - U.T, _wrong_skews(U, vector, size), _not_skew(given))
 
 
 def _wrong_skews(U: torch.Tensor, vector: torch.Tensor, size: int) -> dict[str, torch.Tensor]:
@@ -146,7 +114,7 @@ def _ones_on_the_diagonal(vector, size):
     return _two_assignments(vector, size) + torch.eye(size)
 
 
-@skew.wrong("Expected the shape")
+@skew.wrong("Expected a tensor of shape")
 def _flat(vector, size):
     return _two_assignments(vector, size).flatten()
 
@@ -159,9 +127,9 @@ def cayley(answer):
     """Every block is a rotation, zero is the identity, and -Q turns back."""
     for blocks, size in ((1, 2), (3, 5)):
         Q = _skew(blocks, size, seed=size)
-        given = _tensor(answer(Q), Q.shape, {(size, size): "Keep the stack: one matrix for each block."})
+        given = tensor(answer(Q), Q.shape, {(size, size): "Keep the stack: one matrix for each block."})
         right = torch.linalg.solve(_eye(Q) - Q, _eye(Q) + Q)
-        _compare(given, right, _wrong_cayleys(Q), _no_rotation(given))
+        compare(given, right, _wrong_cayleys(Q), _no_rotation(given))
 
 
 def _wrong_cayleys(Q: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -375,10 +343,10 @@ def _as_lora(inputs, blocks):
 def turn_neurons(answer):
     """W R^T block by block: linear layers and convolutions alike, without a large matrix full of zeros."""
     for shape, size in (((5, 12), 4), ((6, 2, 3, 3), 6)):
-        W, R = _random(*shape, seed=3), orthogonal.cayley(_skew(12 // 4 if size == 4 else 3, size, seed=4))
-        given = _tensor(answer(W, R), W.shape, {(len(W), W[0].numel()): "Give the weight its own shape back."})
+        W, R = randn(*shape, seed=3), orthogonal.cayley(_skew(12 // 4 if size == 4 else 3, size, seed=4))
+        given = tensor(answer(W, R), W.shape, {(len(W), W[0].numel()): "Give the weight its own shape back."})
         right = rotate(W.flatten(1), R.mT).view_as(W)
-        _compare(given, right, _wrong_turns(W, R), _lengths(given, W))
+        compare(given, right, _wrong_turns(W, R), _lengths(given, W))
 
 
 def _wrong_turns(W: torch.Tensor, R: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -483,15 +451,15 @@ def _in_place(weight, R):
 def into_ball(answer):
     """Each block on its own: inside the ball nothing happens, outside the nearest point of its surface is taken."""
     radius = 0.8
-    direction = torch.nn.functional.normalize(_random(4, 6, seed=5), dim=1)
+    direction = torch.nn.functional.normalize(randn(4, 6, seed=5), dim=1)
     vector = direction * radius * torch.tensor([[0.3], [0.65], [1.7], [0.0]], dtype=torch.float64)
     # row 1: ||v|| < radius < ||Q||; row 3: zero, where a careless division gives NaN
-    given = _tensor(answer(vector, radius), vector.shape)
+    given = tensor(answer(vector, radius), vector.shape)
     if not given.isfinite().all():
         raise Mistake(
             "A block of zeros became NaN: 0/0. Every training starts there; only scale blocks that are outside."
         )
-    _compare(given, orthogonal.project(vector, radius), _wrong_balls(vector, radius))
+    compare(given, orthogonal.project(vector, radius), _wrong_balls(vector, radius))
 
 
 def _wrong_balls(vector: torch.Tensor, radius: float) -> dict[str, torch.Tensor]:
@@ -587,9 +555,9 @@ def at_strength(answer):
     """Cayley(s Q) is a rotation at every s: I at 0, R at 1, the inverse at -1."""
     Q = _skew(3, 4, seed=7)
     for s in (0.5, 0.0, 1.0, -1.0, 2.0):
-        given = _tensor(answer(Q, s), Q.shape)
+        given = tensor(answer(Q, s), Q.shape)
         R = orthogonal.cayley(Q)
-        _compare(given, orthogonal.cayley(s * Q), _wrong_dials(Q, R, s), _no_rotation(given))
+        compare(given, orthogonal.cayley(s * Q), _wrong_dials(Q, R, s), _no_rotation(given))
 
 
 def _wrong_dials(Q: torch.Tensor, R: torch.Tensor, s: float) -> dict[str, torch.Tensor]:

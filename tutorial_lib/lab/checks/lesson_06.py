@@ -7,10 +7,7 @@ import math
 import torch
 
 from tutorial_lib.lab.checks import Mistake, check
-
-
-def _randn(*shape: int, seed: int = 0) -> torch.Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+from tutorial_lib.lab.checks.answers import compare, randn, tensor
 
 
 def _something(given):
@@ -19,52 +16,25 @@ def _something(given):
     return given
 
 
-def _tensor(given, shape: tuple[int, ...], shapes: dict[tuple[int, ...], str]) -> torch.Tensor:
-    """The answer as a float tensor of this shape, or Mistake. `shapes`: what to say of known wrong ones."""
-    try:
-        given = torch.as_tensor(_something(given))
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise Mistake(f"Expected a tensor of shape {shape}, got {type(given).__name__}.") from error
-    if tuple(given.shape) != shape:
-        why = shapes.get(tuple(given.shape), "")
-        raise Mistake(f"Expected a tensor of shape {shape}, got {tuple(given.shape)}. {why}".strip())
-    return given.detach().float()
-
-
-def _close(a: torch.Tensor, b: torch.Tensor) -> bool:
-    return torch.allclose(a, b, rtol=1e-3, atol=1e-5)
-
-
-def _compare(given: torch.Tensor, right: torch.Tensor, known: dict[str, torch.Tensor]) -> None:
-    """Mistake unless the answer is right: with the words of the known mistake that leads to it, if there is one."""
-    if _close(given, right):
-        return
-    for message, wrong in known.items():
-        if _close(given, wrong):
-            raise Mistake(message)
-    difference = (given - right).abs().max().item()
-    raise Mistake(f"The shape is right, the numbers are not: they differ by up to {difference:.3g}.")
-
-
 # ------------------------------------------------------------------ relative_change
 
 
 @check
 def relative_change(answer):
     """A layer's change is measured by its own size, so that large layers and small ones can be compared."""
-    before = {"to_k": _randn(4, 6), "conv": 3 * _randn(2, 3, 3, 3, seed=1)}
-    moved = {"to_k": 0.3 * _randn(4, 6, seed=2), "conv": 0.2 * _randn(2, 3, 3, 3, seed=3)}
+    before = {"to_k": randn(4, 6), "conv": 3 * randn(2, 3, 3, 3, seed=1)}
+    moved = {"to_k": 0.3 * randn(4, 6, seed=2), "conv": 0.2 * randn(2, 3, 3, 3, seed=3)}
     after = {name: weight + moved[name] for name, weight in before.items()}
     given = _something(answer(before, after))
     if not isinstance(given, dict) or set(given) != set(before):
         raise Mistake(f"Expected a dict with one number for each of {', '.join(before)}, got {type(given).__name__}.")
-    numbers = _tensor(list(given.values()), (2,), {})
+    numbers = tensor(list(given.values()), (2,), {})
     values = torch.stack([numbers[list(given).index(name)] for name in before])
 
     def each(measure) -> torch.Tensor:
         return torch.stack([torch.as_tensor(measure(before[name], after[name])) for name in before])
 
-    _compare(
+    compare(
         values,
         each(lambda a, b: (b - a).norm() / a.norm()),
         {
@@ -236,18 +206,18 @@ def _reads_the_text_of_one_half(names):
 @check
 def only_new_rows(answer):
     """Every new word learns, also the last one, and the old words get no gradient at all."""
-    gradient, ids = _randn(7, 4, seed=4), [5, 2, 6]
+    gradient, ids = randn(7, 4, seed=4), [5, 2, 6]
     shapes = {
         (3, 4): "These are the new words' rows alone. The table's other rows must stay in their places, as zeros."
     }
-    given = _tensor(answer(gradient, ids), (7, 4), shapes)
+    given = tensor(answer(gradient, ids), (7, 4), shapes)
 
     def only(rows) -> torch.Tensor:
         kept = torch.zeros_like(gradient)
         kept[list(rows)] = gradient[list(rows)]
         return kept
 
-    _compare(
+    compare(
         given,
         only(ids),
         {
@@ -326,7 +296,7 @@ def _only_new_rows_from_first(gradient, new_ids):
 @check
 def masked_error(answer):
     """One mean for each picture, over exactly the numbers that are real: a full mask gives the plain mean."""
-    predicted, target = _randn(3, 4, 5, 6, seed=5), _randn(3, 4, 5, 6, seed=6)
+    predicted, target = randn(3, 4, 5, 6, seed=5), randn(3, 4, 5, 6, seed=6)
     mask = torch.zeros(3, 1, 5, 6)
     mask[0], mask[1, :, 1:4, 2:5], mask[2, :, :2, :3] = 1, 1, 1
     shapes = {
@@ -335,10 +305,10 @@ def masked_error(answer):
         (3, 1): "Sum over the channels too, axes 1, 2 and 3.",
         (3, 4): "Sum over the channels too, axes 1, 2 and 3.",
     }
-    given = _tensor(answer(predicted, target, mask), (3,), shapes)
+    given = tensor(answer(predicted, target, mask), (3,), shapes)
     squares, absolute = (predicted - target).square(), (predicted - target).abs()
     places = mask.sum((1, 2, 3))
-    _compare(
+    compare(
         given,
         (squares * mask).sum((1, 2, 3)) / (4 * places),
         {
@@ -418,7 +388,7 @@ def valid_cells(answer):
     size, factor = 64, 4
     for left, top, side in ((8, 20, 36), (21, 3, 40), (21, 3, 39)):  # the last: no multiple of the factor
         shapes = {(64, 64): "Count in latent cells, not in pixels: divide by the factor."}
-        given = _tensor(answer(left, top, side, size, factor), (16, 16), shapes | {(1, 16, 16): "Leave axis 0 out."})
+        given = tensor(answer(left, top, side, size, factor), (16, 16), shapes | {(1, 16, 16): "Leave axis 0 out."})
 
         def mask(x0, x1, y0, y1) -> torch.Tensor:
             cells = torch.zeros(16, 16)
@@ -427,7 +397,7 @@ def valid_cells(answer):
 
         x0, x1, y0, y1 = left // factor, (left + side) // factor, top // factor, (top + side) // factor
         right = mask(x0 + 1, x1 - 1, y0 + 1, y1 - 1)
-        _compare(
+        compare(
             given,
             right,
             {

@@ -5,23 +5,7 @@ from __future__ import annotations
 import torch
 
 from tutorial_lib.lab.checks import Mistake, check
-from tutorial_lib.lab.checks.answers import randn, tensor
-
-
-def _close(a: torch.Tensor, b: torch.Tensor) -> bool:
-    return a.shape == b.shape and torch.allclose(a, b, rtol=1e-3, atol=1e-4)
-
-
-def _compare(given: torch.Tensor, right: torch.Tensor, known: dict[str, torch.Tensor]) -> None:
-    """Mistake unless the answer is right: with the words of the known mistake that leads to it, if there is one."""
-    if _close(given, right.float()):
-        return
-    for message, wrong in known.items():
-        if _close(given, wrong.float()):
-            raise Mistake(message)
-    difference = (given - right.float()).abs().max().item()
-    raise Mistake(f"The shape is right, the numbers are not: they differ by up to {difference:.3g}.")
-
+from tutorial_lib.lab.checks.answers import compare, randn, tensor
 
 # ------------------------------------------------------------------ omission
 
@@ -40,7 +24,7 @@ def omission(answer):
     missing = torch.tensor([sum(word not in kinds for kinds in FOUND) for word in ASKED], dtype=torch.float32)
     times = torch.tensor([sum(kinds.count(word) for kinds in FOUND) for word in ASKED], dtype=torch.float32)
     n = len(FOUND)
-    _compare(
+    compare(
         tensor([given[word] for word in ASKED], (2,)),
         missing / n,
         {
@@ -109,7 +93,7 @@ def added(answer):
     base, tuned = randn(3, 5, seed=1), [randn(3, 5, seed=2), randn(3, 5, seed=3), randn(3, 5, seed=4)]
     given = tensor(answer(base, tuned), (3, 5))
     total = sum(tuned)
-    _compare(
+    compare(
         given,
         base + sum(w - base for w in tuned),
         {
@@ -203,7 +187,7 @@ def merged(answer):
     right = _solution(*problem)
     D, wanted = C @ torch.linalg.inv(C_reg.T @ C_reg), V.T - W0 @ C.T
     soft = (W0 @ C_reg.T @ C_reg + V.T @ C) @ torch.linalg.inv(C_reg.T @ C_reg + C.T @ C)
-    _compare(
+    compare(
         given,
         right,
         {

@@ -41,7 +41,8 @@ def pretrain(part: str, minutes: float | None = None, resume: bool = False) -> N
 
     With `resume` a run that was stopped goes on from its last checkpoint until it has had its minutes. Where there is
     no checkpoint, one part alone trains on from the shipped weights, for so many minutes more; of all parts, each
-    begins anew, since the shipped weights of one do not fit a new one of another. ValueError for minutes below 0.
+    begins anew, since the shipped weights of one do not fit a new one of another. ValueError unless minutes are more
+    than 0.
     """
     if minutes is not None and minutes <= 0:
         raise ValueError(f"--minutes must be more than 0, got {minutes:g}")
