@@ -34,6 +34,7 @@ def test_each_wrong_answer_gets_its_own_diagnosis(one):
         verdict = messages[answer.__name__]
         assert verdict.state == "wrong", f"{answer.__name__} passed"
         assert phrase in verdict.message, f"{answer.__name__}: {verdict.message}"
+        assert "torch.Size" not in verdict.message, "a shape is written as a tuple"
         others = [name for name, other in messages.items() if phrase in other.message and name != answer.__name__]
         assert not others, f"{phrase!r} is also said of {others}"
 

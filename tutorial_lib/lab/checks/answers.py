@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 
@@ -14,8 +14,9 @@ def randn(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
-def tensor(given, shape: tuple[int, ...], shapes: dict[tuple[int, ...], str] | None = None) -> torch.Tensor:
+def tensor(given, shape: Sequence[int], shapes: dict[tuple[int, ...], str] | None = None) -> torch.Tensor:
     """The answer as a tensor of this shape; Mistake where it is none. `shapes`: what to say of known wrong ones."""
+    shape = tuple(shape)  # also of a torch.Size, which is written in another way
     if given is None:
         raise Mistake("Your function returned nothing. Its last line should be `return ...`.")
     try:
@@ -29,7 +30,7 @@ def tensor(given, shape: tuple[int, ...], shapes: dict[tuple[int, ...], str] | N
 
 
 def compare(given: torch.Tensor, right: torch.Tensor, known: Mapping[str, torch.Tensor], otherwise: str = "") -> None:
-    """Mistake unless the answer, of the right shape, is right: in the words of the known mistake that leads to it."""
+    """Mistake unless the answer is right: in the words of the known mistake that leads to it, or `otherwise`."""
     right = right.to(given.dtype)
     if torch.allclose(given, right, rtol=1e-4, atol=1e-5):
         return
@@ -37,4 +38,4 @@ def compare(given: torch.Tensor, right: torch.Tensor, known: Mapping[str, torch.
         if wrong.shape == given.shape and torch.allclose(given, wrong.to(given.dtype), rtol=1e-4, atol=1e-5):
             raise Mistake(message)
     difference = (given - right).abs().max().item()
-    raise Mistake(f"{otherwise or 'The shape is right, the numbers are not.'} They differ by up to {difference:.3g}.")
+    raise Mistake(f"{otherwise or 'The shape is right, the numbers are not.'} Yours are off by up to {difference:.3g}.")
