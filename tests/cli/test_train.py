@@ -106,6 +106,14 @@ def test_rotations_are_not_saved_in_half_precision(command, tiny, tmp_path):
     assert code == 2 and "orthogonal" in said and not (tmp_path / "none").exists()
 
 
+def test_the_card_loads_from_where_the_command_ran_and_names_no_absolute_place(command, brief, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert command("train", "lora", *brief("lora"), "--output", "runs/mug")[0] == 0
+    card = (tmp_path / "runs" / "mug" / "README.md").read_text()
+    assert 'load_lora_weights("runs/mug")' in card and "# mug" in card
+    assert str(tmp_path) not in card
+
+
 def test_the_output_tells_all_of_the_run(train, tiny):
     folder = train("lora", "--seed", 3, "--rank", 5)
     settings = options.read(folder / "training.toml")
@@ -117,7 +125,7 @@ def test_the_output_tells_all_of_the_run(train, tiny):
         "5 pictures of one subject",
         "| seed | 3 |",
         "2, 2 pictures each",
-        "load_lora_weights('lora')",
+        'load_lora_weights("lora")',
     ):
         assert words in card
     with (folder / "history.csv").open() as stream:

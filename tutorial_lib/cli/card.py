@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from tutorial_lib import models
@@ -23,10 +24,13 @@ def card(options, prepared, history, machine: str) -> str:
     """The card as Markdown, with the header that hubs read."""
     source, revision = models.PROFILES.get(options.profile, (options.profile, None))
     source = Path(source).name if Path(source).is_dir() else source  # a folder's place is nobody's business
-    name = Path(options.output).resolve().name
-    base = repr(source if options.profile != "pocket" else "data/pocket-sd")
-    loading = prepared.loading.format(base=base + (f", revision={revision!r}" if revision else ""),
-                                      profile=options.profile if revision else source, folder=name)  # fmt: skip
+    output = Path(options.output)
+    name = output.resolve().name
+    place = name if output.is_absolute() else output.as_posix()  # from where the command ran, as "data/pocket-sd" is
+    base = _quoted(source if options.profile != "pocket" else "data/pocket-sd")
+    loading = prepared.loading.format(base=base + (f", revision={_quoted(revision)}" if revision else ""),
+                                      profile=_quoted(options.profile if revision else source),
+                                      folder=_quoted(place))  # fmt: skip
     header = [
         "---",
         *([f"base_model: {source}"] if "/" in source else []),  # then it is a hub's
@@ -60,6 +64,11 @@ def card(options, prepared, history, machine: str) -> str:
             "",
         ]
     )  # fmt: skip
+
+
+def _quoted(text: str) -> str:
+    """A Python literal in double quotes, as formatters want it."""
+    return json.dumps(text, ensure_ascii=False)
 
 
 def _loss(losses: list[float]) -> str:

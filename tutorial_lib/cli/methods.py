@@ -157,23 +157,23 @@ pipe = StableDiffusionPipeline.from_pretrained({base})
 """
 PIPELINE = """from diffusers import StableDiffusionPipeline
 
-pipe = StableDiffusionPipeline.from_pretrained({folder!r})
+pipe = StableDiffusionPipeline.from_pretrained({folder})
 """
-LORA = BASE + "pipe.load_lora_weights({folder!r})\n"
+LORA = BASE + "pipe.load_lora_weights({folder})\n"
 OFT = (
     "from peft import PeftModel\n"
     + BASE
-    + "pipe.unet = PeftModel.from_pretrained(pipe.unet, {folder!r}).merge_and_unload()\n"
+    + "pipe.unet = PeftModel.from_pretrained(pipe.unet, {folder}).merge_and_unload()\n"
 )
-WORDS = BASE + "pipe.load_textual_inversion({folder!r})\n"
+WORDS = BASE + "pipe.load_textual_inversion({folder})\n"
 CUSTOM = """from tutorial_lib import custom_diffusion, models
 
-pipe = models.load({profile!r})
-custom_diffusion.load_into(pipe, custom_diffusion.load({folder!r} + "/concept.safetensors"))
+pipe = models.load({profile})
+custom_diffusion.load_into(pipe, custom_diffusion.load({folder} + "/concept.safetensors"))
 """
 CONTROL = """from diffusers import ControlNetModel, StableDiffusionControlNetPipeline
 
-branch = ControlNetModel.from_pretrained({folder!r})
+branch = ControlNetModel.from_pretrained({folder})
 pipe = StableDiffusionControlNetPipeline.from_pretrained({base}, controlnet=branch)
 """
 OURS_ALONE = """# only this library knows this kind of control

@@ -152,7 +152,8 @@ def _machine() -> str:
 
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
-    return f"a CPU ({torch.get_num_threads()} threads)"
+    threads = torch.get_num_threads()
+    return f"a CPU ({threads} thread{'s' if threads > 1 else ''})"
 
 
 # ------------------------------------------------------------------ several processes
